@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -qq --no-deps --require-hashes
 
-.PHONY: help setup demo stop test test-slow mutants lint licences audit format bench bench-extract bench-dedup bench-fuzz bench-hostile bench-tokens bench-pretrain bench-cockpit bench-evaluate
+.PHONY: help setup demo stop test test-slow mutants lint licences audit format bench bench-extract bench-dedup bench-fuzz bench-hostile bench-tokens bench-pretrain bench-align bench-cockpit bench-evaluate
 .DEFAULT_GOAL := help
 
 help:
@@ -24,6 +24,7 @@ help:
 	@echo "make bench-hostile   pages made to stall a worker, ways out of a deployment, a store that fails at every change"
 	@echo "make bench-tokens    mixtures, order, tokenizers, packing, reading of tokens; ONLY=order takes one of the files in perf/tokens"
 	@echo "make bench-pretrain  speed, checkpoints, resuming of pretraining; ONLY=checkpoint takes one of the files in perf/pretrain"
+	@echo "make bench-align     known answers, resuming and speed of alignment; ONLY=resume takes one of the files in perf/align"
 	@echo "make bench-evaluate  answers found, pass@k, judges' biases, ways out of the sandbox; ONLY=escapes takes one of the files in perf/evaluate"
 	@echo "make bench-cockpit   the pages inside Airflow: fifty users, ten million documents; ONLY=\"load drawn\" takes some of the parts"
 	@echo "                     BAR name value bar ok|short: measured, required, reached or not; the target fails where one is short"
@@ -101,6 +102,10 @@ bench-tokens: setup
 # Beside a plain loop of transformers' Trainer. ONLY=checkpoint takes one of the files in perf/pretrain.
 bench-pretrain: setup
 	@$(BIN)/python -m perf.pretrain --data "$(DATA)" $(if $(ONLY),--only $(ONLY))
+
+# ONLY=resume takes one of the files in perf/align.
+bench-align: setup
+	@$(BIN)/python -m perf.align --data "$(DATA)" $(if $(ONLY),--only $(ONLY))
 
 # Needs bubblewrap. ONLY=escapes takes one of the files in perf/evaluate.
 bench-evaluate: setup

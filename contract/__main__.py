@@ -23,7 +23,7 @@ from contract.printable import printable
 from contract.results import Gate
 from contract.shards import rows_by_source
 from contract.sources import list_snapshots
-from contract.stages import STAGES
+from contract.stages import ALIGNING, STAGES
 from contract.store import Store, split_uri
 
 
@@ -142,7 +142,7 @@ def _state(run: Run, task: Task) -> str:
             return "done"
     except DamagedError as error:
         return f"damaged: {error}"
-    gate = find(run.store, run.task("gate")) if task.stage == "ppo" else None
+    gate = find(run.store, run.task("gate")) if task.stage in ALIGNING else None
     why = omitted(run.recipe, task.stage, Gate.of(gate).open if gate else None)
     if not why and gate and without_ppo(run.store, gate, task):
         why = "a person refused it"

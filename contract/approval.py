@@ -5,6 +5,7 @@ With `gate.approval` the DAG `align` asks before PPO. An approval leaves no trac
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from contract.errors import DamagedError
@@ -13,7 +14,7 @@ from contract.identity import Input
 from contract.manifest import Manifest, find
 from contract.plan import Task
 from contract.printable import printable
-from contract.results import Gate
+from contract.results import Evaluate, Gate
 from contract.store import Store
 
 MAX_CHARS = 200  # of a name
@@ -62,6 +63,17 @@ def refusal(store: Store, ppo: Task | Input) -> Refusal | None:
         return Refusal(str(values["by"]), str(values["at"]))
     except (ValueError, KeyError, TypeError) as error:
         raise DamagedError(f"{store.full(place(ppo))}: is not a refusal; delete it to be asked again") from error
+
+
+def beyond(figures: Evaluate, at_least: Mapping[str, float], at_most: Mapping[str, float]) -> list[str]:
+    """The figures of `evaluate` that are beyond their bounds, in words. One that was not measured reaches none."""
+    said = []
+    for bounds, word, sign in ((at_least, "under", 1.0), (at_most, "above", -1.0)):
+        for name, bound in bounds.items():
+            value = getattr(figures, name)
+            if value is None or not sign * value >= sign * bound:
+                said.append(f"{name} {'was not measured' if value is None else f'{value:.4g} is {word} {bound:g}'}")
+    return said
 
 
 def without_ppo(store: Store, gate: Manifest, ppo: Task | Input) -> str | None:

@@ -46,6 +46,7 @@ CHAT_FORMAT: Mapping[Role, Frame] = {
     "system": Frame("system", ""),
     "user": Frame("user", ""),
     "assistant": Frame("assistant", "end_of_text"),
+    "tool": Frame("reserved_0", ""),
 }
 """How each turn of a chat is framed: `<|user|>words<|assistant|>words<|endoftext|>`."""
 
@@ -83,3 +84,52 @@ def jinja_template(tokens: Mapping[str, str]) -> str:
         "{%- endfor -%}"
         "{%- if add_generation_prompt -%}{{- begins['assistant'] -}}{%- endif -%}"
     )
+
+
+def _template(before: str, begins: str, ends: str, after: str, words: str, asking: str) -> str:
+    """A template whose turns all look the same: `begins`, the words, `ends`, `after`.
+
+    An assistant's words and `ends` are learned. All but `words` are Jinja expressions.
+    """
+    return (
+        f"{{{{- {before} -}}}}"
+        "{%- for message in messages -%}"
+        f"{{{{- {begins} -}}}}"
+        "{%- if message['role'] == 'assistant' -%}"
+        f"{{% generation %}}{{{{- {words} + {ends} -}}}}{{% endgeneration %}}"
+        "{%- else -%}"
+        f"{{{{- {words} + {ends} -}}}}"
+        "{%- endif -%}"
+        f"{{{{- {after} -}}}}"
+        "{%- endfor -%}"
+        f"{{%- if add_generation_prompt -%}}{{{{- {asking} -}}}}{{%- endif -%}}"
+    )
+
+
+OWN_FORMAT = "gristmill"
+"""The name of the format above in a recipe."""
+
+TEMPLATES: Mapping[str, str] = {
+    "chatml": _template(
+        "''", "'<|im_start|>' + message['role'] + '\\n'", "'<|im_end|>'", "'\\n'", "message['content']",
+        "'<|im_start|>assistant\\n'",
+    ),
+    "llama-3": _template(
+        "'<|begin_of_text|>'",
+        "'<|start_header_id|>' + {'tool': 'ipython'}.get(message['role'], message['role']) + '<|end_header_id|>\\n\\n'",
+        "'<|eot_id|>'",
+        "''",
+        "message['content'] | trim",
+        "'<|start_header_id|>assistant<|end_header_id|>\\n\\n'",
+    ),
+    "zephyr": _template(
+        "''",
+        "{'system': '<|system|>\\n', 'user': '<|user|>\\n', 'assistant': '<|assistant|>\\n', 'tool': '<|tool|>\\n'}"
+        "[message['role']]",
+        "eos_token",
+        "'\\n'",
+        "message['content']",
+        "'<|assistant|>\\n'",
+    ),
+}  # fmt: skip
+"""Well-known templates, which `sft.chat_template` may name instead of the format above."""

@@ -6,14 +6,21 @@ from pathlib import PurePosixPath
 
 from contract import ablation
 from contract.plan import Run, Task
-from contract.stages import STAGES
+from contract.stages import ALIGNING, STAGES
 
 
 def tasks_of(run: Run) -> Iterable[tuple[Run, Task]]:
     """Each task after its inputs: of all variants if the run's recipe names some, otherwise from crawl to export."""
     if run.recipe.ablate.variants:
         return ablation.resolve(run).tasks()
-    return [(run, task) for task in run.tasks().values() if STAGES[task.stage].dag != "ablate"]
+    return [
+        (run, task) for task in run.tasks().values() if STAGES[task.stage].dag != "ablate" and not _left_out(run, task)
+    ]
+
+
+def _left_out(run: Run, task: Task) -> bool:
+    """Whether the recipe has another stage in this one's place."""
+    return task.stage in ALIGNING and task.stage != run.recipe.align
 
 
 def command(run: Run, task: Task, python: str) -> str:

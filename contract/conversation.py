@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-Role = Literal["system", "user", "assistant"]
+Role = Literal["system", "user", "assistant", "tool"]
+"""`tool` is the answer of a tool that the assistant called."""
 
 
 @dataclass(frozen=True)
@@ -19,11 +20,32 @@ Conversation = tuple[Turn, ...]
 
 @dataclass(frozen=True)
 class Preference:
-    """The same prompt with a better and a worse reply."""
+    """The same prompt with a better and a worse reply.
+
+    task: what kind of prompt it is; empty if nothing says so. The scores are null where the replies were only ranked.
+    """
 
     prompt: Conversation
     chosen: str
     rejected: str
+    task: str = ""
+    chosen_score: float | None = None
+    rejected_score: float | None = None
+
+
+@dataclass(frozen=True)
+class Example:
+    """A chat to learn from: it ends with an assistant's turn.
+
+    task: as of a preference. quality: a score that came with it. shots: the turns before the real question, which are
+    worked examples of the same task. answers: of a prompt, texts of which any is right; none if they are not known.
+    """
+
+    turns: Conversation
+    task: str = ""
+    quality: float | None = None
+    shots: int = 0
+    answers: tuple[str, ...] = ()
 
 
 def opening(turns: Conversation) -> str:

@@ -81,7 +81,7 @@ def render(found: list[Level]) -> str:
         if level.losses:
             losses = ", ".join(f"{kind} {count:,}" for kind, count in level.losses.most_common())
             lines += textwrap.wrap(
-                f"never became a document: {losses}", 110, initial_indent=" " * 16, subsequent_indent=" " * 18
+                f"records that gave no document: {losses}", 110, initial_indent=" " * 16, subsequent_indent=" " * 18
             )
     return "\n".join(map(printable, lines))
 

@@ -5,9 +5,11 @@ from collections.abc import Callable
 from decimal import Decimal
 from itertools import pairwise
 
+from contract.errors import DamagedError
 from contract.manifest import Manifest
 from contract.printable import printable
 from contract.recipe import Recipe
+from contract.stages import ALIGNING
 
 REASONS = 3  # of dropped documents, the most frequent first
 MODELS = ("pretrain", "sft", "ppo")  # each is trained from the one before
@@ -17,6 +19,9 @@ EMPTY = {
     "curate": ("the crawl alone is left", "the rules of a source stand in curate.sources"),
 }
 """What follows where a stage drops everything, and where to look."""
+
+WIN_RATES = {"win_rate": "the reward model", "judge_win_rate": "the judge"}
+"""PPO's win rate over the SFT model, by the reward model that it optimised, and by the one that it never saw."""
 
 NOTHING_HELD_OUT = "nothing was held out to measure on"
 
@@ -29,19 +34,27 @@ def headline(manifest: Manifest) -> str:
 
 
 def warnings(manifest: Manifest) -> list[str]:
-    """Warnings of a task that succeeded: nothing is left, or a model is worse than the one that it was trained from."""
+    """Warnings of a task that succeeded: nothing is left, or a model is worse than the one that it was trained from.
+
+    Raises DamagedError if a text stands where the manifest should have a figure.
+    """
     rows = manifest.rows
     empty = rows.read and not rows.kept
     what, why = EMPTY.get(manifest.stage, ("the stages after it get none", "see its settings"))
     said = [f"{manifest.stage} dropped all {rows.read:,}, so {what}; {why}"] if empty else []
     if skipped := manifest.metrics.get("skipped_updates"):
+        if not isinstance(skipped, int | float):
+            raise DamagedError(
+                f"{manifest.path}: the manifest is damaged: skipped_updates is {str(skipped)[:40]!r} and no number; "
+                f"delete it and run {manifest.stage} again"
+            )
         steps = manifest.metrics.get("skipped_steps")
         said.append(
             f"{manifest.stage} skipped {skipped:,} update(s), in step(s) {steps}; "
             "the curve skipped_row in its metrics.jsonl has the rows of their batches"
         )
     return said + [
-        f"{late} is worse than {early} beyond noise: {_fall(manifest, early, late)}"
+        f"{_named(manifest, late)} is worse than {early} beyond noise: {_fall(manifest, early, late)}"
         for early, late in pairwise(MODELS)
         if manifest.metrics.get(f"worse_{late}")
     ]
@@ -58,7 +71,9 @@ def omitted(recipe: Recipe, stage: str, gate_open: bool | None) -> str:
         return "this run is no variant of an ablation"
     if stage == "ablate" and not recipe.ablate.measured:
         return "this run compares no variants"
-    return "the gate is closed" if stage == "ppo" and gate_open is False else ""
+    if stage in ALIGNING and stage != recipe.align:
+        return f"the recipe aligns by {recipe.align}"
+    return "the gate is closed" if stage in ALIGNING and gate_open is False else ""
 
 
 def number(value: object) -> str:
@@ -115,6 +130,10 @@ def _preferences(manifest: Manifest) -> str:
     return _examples(manifest, "pairs")
 
 
+def _prompts(manifest: Manifest) -> str:
+    return "; ".join(filter(None, (f"{_n(manifest, 'training')} prompts of their own", _reasons(manifest))))
+
+
 def _examples(manifest: Manifest, what: str) -> str:
     said = f"{_n(manifest, 'training')} {what} for training, {_n(manifest, 'heldout')} held out"
     return "; ".join(filter(None, (said, _reasons(manifest))))
@@ -139,14 +158,47 @@ def _perplexity(manifest: Manifest) -> str:
     return f"held-out perplexity {before} -> {after}"
 
 
+def _sft(manifest: Manifest) -> str:
+    if manifest.metrics.get("text_perplexity_after") is None:
+        return _perplexity(manifest)
+    before, after = (_n(manifest, f"text_perplexity_{when}") for when in ("before", "after"))
+    return f"{_perplexity(manifest)} on replies, {before} -> {after} on pretraining text"
+
+
 def _reward(manifest: Manifest) -> str:
-    return f"held-out accuracy {_n(manifest, 'accuracy')}, {_interval(manifest, 'accuracy_low', 'accuracy_high')}"
+    said = f"held-out accuracy {_n(manifest, 'accuracy')}, {_interval(manifest, 'accuracy_low', 'accuracy_high')}"
+    if manifest.metrics.get("shorter_accuracy") is None:
+        return said
+    return f"{said}; {_n(manifest, 'shorter_accuracy')} where the better reply is shorter"
+
+
+def _judge(manifest: Manifest) -> str:
+    if not manifest.metrics.get("pairs"):
+        return "no second reward model: judge.share is 0"
+    return _reward(manifest)
 
 
 def _gate(manifest: Manifest) -> str:
     state, end = ("open", "reaches") if manifest.metrics.get("open") else ("closed", "is under")
     accuracy = f"held-out accuracy {_n(manifest, 'accuracy')}, {_interval(manifest, 'low', 'high')}"
-    return f"{state}: {accuracy}, whose lower end {end} {_n(manifest, 'threshold')}"
+    if state == "closed" and not _under(manifest, "low", "threshold"):
+        state = f"{state}, because of the pairs whose better reply is shorter"
+        end = "reaches"
+    said = f"{state}: {accuracy}, whose lower end {end} {_n(manifest, 'threshold')}"
+    if manifest.metrics.get("shorter_threshold") is None:
+        return said
+    end = "is under" if _under(manifest, "shorter_low", "shorter_threshold") else "reaches"
+    shorter = f"{_n(manifest, 'shorter_accuracy')} where the better reply is shorter"
+    return (
+        f"{said}; {shorter}, {_n(manifest, 'shorter_low')} at the lower end {end} {_n(manifest, 'shorter_threshold')}"
+    )
+
+
+def _under(manifest: Manifest, low: str, threshold: str) -> bool:
+    """Whether a figure is under its threshold. What is missing is under any threshold above 0."""
+    least = manifest.metrics.get(threshold)
+    found = manifest.metrics.get(low)
+    return isinstance(least, int | float) and (found if isinstance(found, int | float) else 0.0) < least
 
 
 def _ppo(manifest: Manifest) -> str:
@@ -154,19 +206,28 @@ def _ppo(manifest: Manifest) -> str:
     return f"reward {first} -> {last}, KL {kl} -> {kl_last}"
 
 
+def _dpo(manifest: Manifest) -> str:
+    said = f"held-out accuracy {_n(manifest, 'accuracy')}, {_interval(manifest, 'accuracy_low', 'accuracy_high')}"
+    return f"{said}; rewards {_n(manifest, 'reward_chosen')} and {_n(manifest, 'reward_rejected')}"
+
+
 def _evaluate(manifest: Manifest) -> str:
     measured = [
-        f"{_n(manifest, f'perplexity_{one}')} ({one})" for one in MODELS if f"perplexity_{one}" in manifest.metrics
+        f"{_n(manifest, f'perplexity_{one}')} ({_named(manifest, one)})"
+        for one in MODELS
+        if f"perplexity_{one}" in manifest.metrics
     ]
     said = [f"held-out perplexity {' -> '.join(measured)}"] if measured else []
-    if manifest.metrics.get("win_rate") is not None:
-        said.append(_win_rate(manifest))
+    for name, judge in WIN_RATES.items():
+        if manifest.metrics.get(name) is not None:
+            said.append(_win_rate(manifest, name, judge))
     return "; ".join(said) or NOTHING_HELD_OUT
 
 
 def _export(manifest: Manifest) -> str:
     metrics = manifest.metrics
-    return f"the {metrics.get('stage')} model, {_n(manifest, 'parameters')} parameters in {metrics.get('dtype')}"
+    said = f"the {metrics.get('stage')} model, {_n(manifest, 'parameters')} parameters in {metrics.get('dtype')}"
+    return f"{said}; PPO's is kept back: {metrics['kept_back']}" if metrics.get("kept_back") else said
 
 
 def _probe(manifest: Manifest) -> str:
@@ -181,15 +242,21 @@ def _ablate(manifest: Manifest) -> str:
 
 def _fall(manifest: Manifest, early: str, late: str) -> str:
     """How much worse a model is: for PPO by its win rate if that is below one half, otherwise by perplexity."""
-    high = manifest.metrics.get("win_rate_high")
-    if late == "ppo" and isinstance(high, int | float) and high < 0.5:
-        return _win_rate(manifest)
+    for name, judge in WIN_RATES.items() if late == "ppo" else ():
+        high = manifest.metrics.get(f"{name}_high")
+        if isinstance(high, int | float) and high < 0.5:
+            return _win_rate(manifest, name, judge)
     return f"held-out perplexity {_n(manifest, f'perplexity_{early}')} -> {_n(manifest, f'perplexity_{late}')}"
 
 
-def _win_rate(manifest: Manifest) -> str:
-    interval = _interval(manifest, "win_rate_low", "win_rate_high")
-    return f"PPO's win rate by the reward model {_n(manifest, 'win_rate')}, {interval}"
+def _named(manifest: Manifest, model: str) -> str:
+    """The stage that made a model of `evaluate`, whose figures call the aligned one `ppo` whichever made it."""
+    return str(manifest.metrics.get("aligned_by", model)) if model == "ppo" else model
+
+
+def _win_rate(manifest: Manifest, name: str, judge: str) -> str:
+    interval = _interval(manifest, f"{name}_low", f"{name}_high")
+    return f"{_named(manifest, 'ppo').upper()}'s win rate by {judge} {_n(manifest, name)}, {interval}"
 
 
 def _interval(manifest: Manifest, low: str, high: str) -> str:
@@ -208,13 +275,17 @@ SENTENCES: dict[str, Callable[[Manifest], str]] = {
     "mix": _mix,
     "instructions": _instructions,
     "preferences": _preferences,
+    "prompts": _prompts,
     "tokenizer": _tokenizer,
     "pack": _pack,
     "pretrain": _perplexity,
-    "sft": _perplexity,
+    "sft": _sft,
     "reward": _reward,
+    "judge": _judge,
     "gate": _gate,
     "ppo": _ppo,
+    "dpo": _dpo,
+    "grpo": _ppo,
     "evaluate": _evaluate,
     "export": _export,
     "probe": _probe,

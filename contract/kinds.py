@@ -27,6 +27,7 @@ class Kind(StrEnum):
     HELDOUT_CHATS = "heldout_chats"
     PAIRS = "pairs"  # preferences
     HELDOUT_PAIRS = "heldout_pairs"
+    PROMPTS = "prompts"  # without a reply: PPO samples replies to them
     # what training reads
     TOKENIZER = "tokenizer"
     SPECIAL_TOKENS = "special_tokens"  # role -> token of the tokenizer

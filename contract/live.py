@@ -13,6 +13,8 @@ from contract.store import Entry, Store
 from contract.thinning import Curve, Thinner, load_curves
 
 EVERY = 16
+ALL_STEPS, LEFT_S = "all_steps", "left_s"
+"""Curves that say how many steps the task takes in all, and how many seconds are left. They are never committed."""
 FILE = re.compile(r".+/(?P<attempt>attempt-[0-9a-z]+)/live/(?P<kind>points|curves)-(?P<number>[0-9]{6,})[.]jsonl?")
 
 
@@ -71,6 +73,17 @@ def read_live(store: Store, prefix: str, seen: Seen | None = None) -> Live | Non
             return None
         attempt = max(attempts, key=lambda name: attempts[name].modified)
         return _read(store, attempt, attempts[attempt], seen)
+    except FileNotFoundError:  # the task has begun just now, or its attempt has committed meanwhile
+        return None
+
+
+def written(store: Store, prefix: str) -> float | None:
+    """When the attempt below a task's prefix that wrote last has done so, as a Unix time in seconds.
+
+    None if no attempt shows any points. Nothing is opened.
+    """
+    try:
+        return max((files.modified / 1e9 for files in _attempts(store, prefix).values()), default=None)
     except FileNotFoundError:  # the task has begun just now, or its attempt has committed meanwhile
         return None
 

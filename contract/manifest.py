@@ -121,7 +121,7 @@ class Rows(BaseModel):
     reasons: dict[str, int] = {}
     """Reason (a `schema.Drop` value) -> number of documents or examples dropped for it."""
     losses: dict[str, int] = {}
-    """Kind of damage or of skipped record -> number of records that never became a document."""
+    """Kind of damage or of skipped record -> number of records that gave no document."""
 
     def check(self) -> None:
         """Raise GristmillError if the counts do not add up."""

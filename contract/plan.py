@@ -27,7 +27,7 @@ from contract.sources import (
     load_inputs,
     outside_digest,
 )
-from contract.stages import STAGES, reads_setting
+from contract.stages import ALIGNING, STAGES, reads_setting
 from contract.store import Store
 
 WHOLE = "all"  # the only partition of a corpus stage
@@ -134,7 +134,7 @@ def plan(
             inputs = tuple(
                 task
                 for name in stage.reads
-                if name not in elsewhere
+                if name not in elsewhere and (name not in ALIGNING or name == recipe.align)
                 for task in (done[name] if segment is None else done[name][index : index + 1])
             )
             own: dict[str, object] = {"inputs": (*map(as_input, inputs), *others)}

@@ -19,15 +19,14 @@ from contract.mistakes import Mistake
 from contract.scores import NEEDED
 from contract.settings.base import Settings
 from contract.settings.corpus import CRAWL
-from contract.settings.training import Engine, TrainingSections
+from contract.settings.training import Dpo, Engine, Grpo, Ppo, Rollouts, TrainingSections
 from contract.shipped import shipped
-from contract.stages import STAGES
+from contract.stages import ALIGNING, STAGES
 from contract.store import split_uri
 
 MAX_BYTES = 1 << 20  # of a recipe; parsing as much YAML takes seconds
 NAMED = re.compile(r"([\w-]+)|recipes/([\w-]+)\.yaml")
 PLAIN: TypeAdapter[Any] = TypeAdapter(Any)
-TRAINING = ("pretrain", "sft", "reward", "ppo")
 TOLD = 10  # at most so many mistakes in one error message
 MOST_MISTAKES = 100  # at most so many are found at once
 MAX_KEYS = 20  # names in one dotted key; a recipe needs five
@@ -36,14 +35,24 @@ MAX_KEYS = 20  # names in one dotted key; a recipe needs five
 class Recipe(TrainingSections):
     """All settings of a run, with one section per stage: those of the run, of the corpus and of the models."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _judges_as_it_rewards(cls, given: Any) -> Any:
+        """What the recipe does not say of the engine of `judge` is as in `reward`: the models are of one size."""
+        reward, judge = (given.get(name, {}) if isinstance(given, dict) else None for name in ("reward", "judge"))
+        if not isinstance(reward, dict) or not isinstance(judge, dict):
+            return given
+        own, theirs = judge.get("engine", {}), reward.get("engine")
+        if not isinstance(own, dict) or not isinstance(theirs, dict):
+            return given
+        return {**given, "judge": {**judge, "engine": theirs | own}}
+
     @model_validator(mode="after")
     def _fits(self) -> "Recipe":
         chats = {
             "sft.max_tokens": self.sft.max_tokens,
             "reward.max_tokens": self.reward.max_tokens,
-            "ppo.max_prompt_tokens + ppo.max_response_tokens": (
-                self.ppo.max_prompt_tokens + self.ppo.max_response_tokens
-            ),
+            **self._chats_of_alignment(),
         }
         longer = [f"{key} {tokens}" for key, tokens in chats.items() if tokens > self.pack.seq_len]
         if longer:
@@ -54,20 +63,31 @@ class Recipe(TrainingSections):
             ("pretrain", self.pretrain.batch),
             ("sft", self.sft.batch),
             ("reward", self.reward.batch),
-            ("ppo", self.ppo.minibatch),
+            ("judge", self.reward.batch if self.judge.share else 0),
+            (self.align, self._aligning.batch if isinstance(self._aligning, Dpo) else self._aligning.minibatch),
         ):
             engine: Engine = getattr(self, name).engine
             share = engine.replicas * engine.micro_batch
             if batch % share:
-                key = "minibatch" if name == "ppo" else "batch"
+                short = "minibatch" if isinstance(getattr(self, name), Rollouts) else "batch"
+                key = "reward.batch" if name == "judge" else f"{name}.{short}"
+                owner = "judge." if name == "judge" else ""
                 shared = f" / {engine.group}" if engine.group > 1 else ""
                 raise ValueError(
-                    f"{name}.{key} {batch} is not a multiple of engine.processes{shared} x engine.micro_batch = "
+                    f"{key} {batch} is not a multiple of {owner}engine.processes{shared} x engine.micro_batch = "
                     f"{engine.replicas} x {engine.micro_batch}"
                 )
-        if self.ppo.rollout_batch % self.ppo.minibatch:
+        self.judge.check_optim(self.reward.optim)
+        own = self._aligning
+        if isinstance(own, Rollouts) and own.reward != "model" and self.prompts.data is None:
             raise ValueError(
-                f"ppo.rollout_batch {self.ppo.rollout_batch} is not a multiple of ppo.minibatch {self.ppo.minibatch}"
+                f"{self.align}.reward {own.reward} needs prompts whose answers are known; "
+                "name their file in prompts.data"
+            )
+        if isinstance(own, Rollouts) and own.rollout_batch % own.minibatch:
+            raise ValueError(
+                f"{self.align}.rollout_batch {own.rollout_batch} is not a multiple of "
+                f"{self.align}.minibatch {own.minibatch}"
             )
         if self.ppo.ptx_coef and self.ppo.ptx_sequences % self.ppo.engine.processes:
             raise ValueError(
@@ -76,9 +96,24 @@ class Recipe(TrainingSections):
             )
         return self
 
+    @property
+    def _aligning(self) -> Ppo | Dpo | Grpo:
+        """The section of the stage that aligns."""
+        found: Ppo | Dpo | Grpo = getattr(self, self.align)
+        return found
+
+    def _chats_of_alignment(self) -> dict[str, int]:
+        """How many tokens the chats of that stage may have, by the keys that say so; evaluation prompts as PPO does."""
+        own = {f"{self.align}.max_tokens": self.dpo.max_tokens} if self.align == "dpo" else {}
+        replying = {"ppo": self.ppo, "grpo": self.grpo} if self.align == "grpo" else {"ppo": self.ppo}
+        return own | {
+            f"{name}.max_prompt_tokens + {name}.max_response_tokens": one.max_prompt_tokens + one.max_response_tokens
+            for name, one in replying.items()
+        }
+
     @model_validator(mode="after")
     def _shares_what_can_be_shared(self) -> "Recipe":
-        for name in ("reward", "ppo", "evaluate"):
+        for name in ("reward", "judge", *ALIGNING, "evaluate"):
             if getattr(self, name).engine.group > 1:
                 raise ValueError(
                     f"{name}.engine: tensor_parallel and pipeline_stages are for pretrain and sft; set them to 1, "
@@ -101,14 +136,10 @@ class Recipe(TrainingSections):
     @model_validator(mode="after")
     def _fits_an_accelerator(self) -> "Recipe":
         if self.pretrain.start_from is None:  # else `pretrain.model` says nothing
-            for stage in TRAINING:
-                sizes.refuse_absurd(
-                    stage,
-                    self.pretrain.model,
-                    self.tokenizer.vocab_size,
-                    getattr(self, stage).engine,
-                    self.pack.seq_len if stage == "pretrain" else 0,
-                )
+            for stage in ("pretrain", "sft", "reward", self.align):
+                own = getattr(self, stage)
+                seq_len = self.pack.seq_len if stage == "pretrain" else 0
+                sizes.refuse_absurd(stage, own, self.pretrain.model, self.tokenizer.vocab_size, own.engine, seq_len)
         return self
 
     @model_validator(mode="after")

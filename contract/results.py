@@ -76,12 +76,20 @@ class Mix(Result):
 
 
 class Examples(Result):
-    """Of `instructions` and `preferences`."""
+    """Of `instructions`, `preferences` and `prompts`."""
 
     data: str
-    """`synthetic`, or the file or folder that was read."""
+    """`synthetic`, or the files or folders that were read."""
     training: int
     heldout: int
+    shapes: dict[str, dict[str, int]] = {}
+    """Shape -> `rows`: those that had it."""
+    tasks: dict[str, dict[str, int]] = {}
+    """Task -> `training` and `heldout`, of the MOST_TASKS largest; examples without a task are under an empty name."""
+
+
+MOST_TASKS = 200
+"""Tasks whose figures a manifest holds; FLAN's collection has 1,836, and a page shows fewer."""
 
 
 class Tokenizer(Result):
@@ -185,35 +193,92 @@ class Sft(Trained):
     heldout_loss_after: float | None
     heldout_perplexity_before: float | None
     heldout_perplexity_after: float | None
+    tasks: dict[str, dict[str, float]] = {}
+    """Task -> held-out loss on replies `before` and `after`, their `tokens`, and whether it was `learned`: 0 or 1.
+
+    The other held-out figures are of learned tasks alone, if there are any.
+    """
+    text_perplexity_before: float | None = None
+    """On held-out text of the pretraining corpus: how much was forgotten."""
+    text_perplexity_after: float | None = None
+    text_sources: dict[str, dict[str, float]] = {}
+    """Source of the corpus -> perplexity `before` and `after`, and `tokens`."""
     best_step: int | None = None
     """As in `Pretrain`."""
     best_heldout_loss: float | None = None
+    stopped_early: int | None = None
+    """The step at which training ended, if it ended because the held-out loss did not fall any more."""
+    taken_step: int | None = None
+    """The step whose weights are the result, if they are not the last."""
+    text_tokens: int = 0
+    """Tokens of the pretraining corpus that were learned, too."""
     response_tokens: int
     seconds: float
 
 
 class Reward(Trained):
-    """Figures on the held-out pairs; a tie counts as half right."""
+    """Figures on the held-out replies; a tie counts as half right."""
 
     pairs: int
+    """Prompts that it learned from, with two or more replies each."""
+    pretrain_pairs: int = 0
+    """Prompts of `reward.pretrain_tasks`, which it learned from before."""
+    pretrain_steps: int = 0
     dropped: dict[str, dict[str, int]] = {}
-    """`training` and `heldout` -> the pairs that were left out, by reason: when their replies were cut to `max_tokens`,
-    they became `equal`, or one of them `lost_end`."""
+    """`training`, `pretraining` and `heldout` -> the prompts that were left out, by reason: when their replies were cut
+    to `max_tokens`, they became `equal`, or they `lost_end`; or there are `no_scores`, and only scores are learned."""
     cuts: dict[str, dict[str, int]] = {}
-    """As in `Sft`, of the pairs that were kept."""
+    """As in `Sft`, of the prompts that were kept."""
     accuracy: float
     accuracy_low: float
     accuracy_high: float
     heldout_correct: float
     heldout_pairs: int
+    """Each two replies to one held-out prompt of which people prefer one."""
+    heldout_prompts: int | None = None
     heldout_effective: float | None = None
     """As many pairs of different prompts would say as much about the accuracy; its interval is that of so many."""
     heldout_loss: float
     ece: float
     """Expected calibration error."""
+    shorter_accuracy: float | None = None
+    """Of the pairs whose better reply has fewer tokens; a model that only likes long replies ranks them wrong."""
+    shorter_accuracy_low: float | None = None
+    shorter_accuracy_high: float | None = None
+    shorter_pairs: int = 0
+    shorter_effective: float = 0
+    tasks: dict[str, dict[str, float | int]] = {}
+    """Task of a prompt -> its `pairs`, and their `accuracy`, `low` and `high`; empty if there is only one."""
+    heldout_mse: float | None = None
+    """The mean squared error of rewards as people's scores, before normalisation; None without scores."""
+    heldout_correlation: float | None = None
+    """Pearson's, of rewards and scores."""
     reward_mean: float
     reward_std: float
     """Of the preferred replies, before normalisation."""
+
+
+class Judge(Trained):
+    """Of the second reward model, as in `Reward`; `pairs` is 0 and the rest None where the recipe asks for none."""
+
+    pairs: int = 0
+    pretrain_pairs: int = 0
+    pretrain_steps: int = 0
+    dropped: dict[str, dict[str, int]] = {}
+    cuts: dict[str, dict[str, int]] = {}
+    accuracy: float | None = None
+    accuracy_low: float | None = None
+    accuracy_high: float | None = None
+    heldout_pairs: int = 0
+    heldout_effective: float | None = None
+    heldout_loss: float | None = None
+    ece: float | None = None
+    shorter_accuracy: float | None = None
+    shorter_accuracy_low: float | None = None
+    shorter_accuracy_high: float | None = None
+    shorter_pairs: int = 0
+    reward_mean: float | None = None
+    reward_std: float | None = None
 
 
 class Gate(Result):
@@ -224,13 +289,95 @@ class Gate(Result):
     low: float
     high: float
     threshold: float
+    shorter_accuracy: float | None = None
+    """Of the pairs whose better reply is the shorter one; None if there is none."""
+    shorter_low: float | None = None
+    shorter_high: float | None = None
+    shorter_threshold: float | None = None
+    """None if the recipe sets none: then these pairs decide nothing of their own."""
+
+    @property
+    def why_closed(self) -> str:
+        """What is under its threshold, in a few words; empty if the gate is open."""
+        failed = []
+        if self.low < self.threshold:
+            failed.append(f"{self.low:.3f} is under gate.min_accuracy {self.threshold:g}")
+        if self.shorter_threshold is not None and (self.shorter_low or 0.0) < self.shorter_threshold:
+            failed.append(
+                f"{self.shorter_low or 0.0:.3f} of the pairs whose better reply is shorter is under "
+                f"gate.min_shorter_accuracy {self.shorter_threshold:g}"
+            )
+        return " and ".join(failed)
 
 
-class Ppo(Trained):
-    """The first and the last value of every curve."""
+class Dpo(Trained):
+    """Figures on the held-out pairs: a reward is beta x the reply's log-probability less that under the SFT model."""
+
+    pairs: int
+    dropped: dict[str, dict[str, int]] = {}
+    cuts: dict[str, dict[str, int]] = {}
+    """Both as in `Reward`."""
+    accuracy: float
+    accuracy_low: float
+    accuracy_high: float
+    heldout_pairs: int
+    heldout_effective: float | None = None
+    heldout_loss: float
+    reward_chosen: float
+    reward_rejected: float
+
+
+class Replying(Trained):
+    """Of every stage that samples replies and learns from their rewards: the first and the last value of its curves."""
 
     cuts: dict[str, dict[str, int]] = {}
     """As in `Sft`, of the `prompts` to `max_prompt_tokens`."""
+    kl_exact_first: float | None = None
+    kl_exact_last: float | None = None
+    """Of the whole distributions at each token; `kl` is the estimate from the tokens that were sampled."""
+    heldout_reward_first: float | None = None
+    heldout_reward_last: float | None = None
+    right_fraction_first: float | None = None
+    right_fraction_last: float | None = None
+    abstained_fraction_first: float | None = None
+    abstained_fraction_last: float | None = None
+    wrong_fraction_first: float | None = None
+    wrong_fraction_last: float | None = None
+
+
+class Grpo(Replying):
+    reward_first: float
+    reward_last: float
+    kl_first: float
+    kl_last: float
+    response_length_first: float
+    response_length_last: float
+    eot_fraction_first: float
+    eot_fraction_last: float
+    policy_loss_first: float
+    policy_loss_last: float
+    kl_loss_first: float
+    kl_loss_last: float
+    entropy_first: float
+    entropy_last: float
+    clip_fraction_first: float
+    clip_fraction_last: float
+    equal_groups_first: float
+    equal_groups_last: float
+    """Share of the prompts whose replies all had the same reward, so that nothing was learned from them."""
+
+
+class Ppo(Replying):
+    best_of: int | None = None
+    """The baseline: so many replies of the SFT model to each held-out prompt, of which the most rewarded counts."""
+    best_of_reward: float | None = None
+    best_of_kl: float | None = None
+    """At most so many nats a reply is the baseline from the SFT model."""
+    sft_reward: float | None = None
+    """Of one reply of the SFT model."""
+    heldout_reward: float | None = None
+    """Of one reply of the policy to the same prompts."""
+    beats_best_of: bool | None = None
     reward_first: float
     reward_last: float
     objective_first: float
@@ -270,15 +417,27 @@ class Evaluate(Result):
     reward_sft: float
     reward_ppo: float | None = None
     win_rate: float | None = None
-    """Share of prompts for which the reward model prefers PPO's reply to the SFT model's."""
+    """Share of prompts for which the reward model that PPO optimised prefers PPO's reply to the SFT model's."""
     win_rate_low: float | None = None
     win_rate_high: float | None = None
+    judge_sft: float | None = None
+    """Mean reward by the judge, the second reward model, which PPO never saw; None if the recipe asks for no judge."""
+    judge_ppo: float | None = None
+    judge_win_rate: float | None = None
+    """As `win_rate`, by the judge. Where it is much lower, PPO pleased its reward model and not people."""
+    judge_win_rate_low: float | None = None
+    judge_win_rate_high: float | None = None
     worse_sft: bool
     worse_ppo: bool | None = None
+    aligned_by: str = "ppo"
+    """The stage that made the model whose figures end in `_ppo`: `dpo` or `grpo` may stand in PPO's place."""
 
 
 class Export(Result):
     stage: str
+    kept_back: str = ""
+    """Why PPO's model is not the one that is exported though there is one: the figures of `evaluate` that the recipe
+    bounds and that are beyond their bounds."""
     parameters: int
     dtype: str
 
@@ -338,13 +497,17 @@ RESULTS: dict[str, type[Result]] = {
     "mix": Mix,
     "instructions": Examples,
     "preferences": Examples,
+    "prompts": Examples,
     "tokenizer": Tokenizer,
     "pack": Pack,
     "pretrain": Pretrain,
     "sft": Sft,
     "reward": Reward,
+    "judge": Judge,
     "gate": Gate,
     "ppo": Ppo,
+    "dpo": Dpo,
+    "grpo": Grpo,
     "evaluate": Evaluate,
     "export": Export,
     "probe": Probe,

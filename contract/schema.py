@@ -54,8 +54,17 @@ class Drop(StrEnum):
     NOT_A_DIALOGUE = "not_a_dialogue"
     PROMPTS_DIFFER = "prompts_differ"
     REPLIES_ARE_EQUAL = "replies_are_equal"
+    REPLIES_TIE = "replies_tie"
+    ONE_REPLY = "one_reply"
+    UNKNOWN_SHAPE = "unknown_shape"
+    NO_TEMPLATE = "no_template"
+    WORKED_EXAMPLE = "worked_example"
+    OVER_CAP = "over_cap"
+    HELDOUT_TASK = "heldout_task"
+    NOT_SELECTED = "not_selected"
     DUPLICATE = "duplicate"
     PROMPT_LEARNED = "prompt_learned"
+    PROMPT_MEASURED = "prompt_measured"
 
 
 PAGES = pa.schema(
@@ -118,9 +127,30 @@ _EXAMPLE = [
     ("source", pa.string()),  # `file.jsonl line 3`, or the id of the document that the example was made of
 ]
 
-CHATS = pa.schema([*_EXAMPLE, ("turns", _TURNS)])  # the last turn is an assistant's
+_TASK = ("task", pa.string())  # what kind of question it is; empty if nothing says so
 
-PAIRS = pa.schema([*_EXAMPLE, ("prompt", _TURNS), ("chosen", pa.string()), ("rejected", pa.string())])
+CHATS = pa.schema([*_EXAMPLE, _TASK, ("turns", _TURNS)])  # the last turn is an assistant's
+
+PAIRS = pa.schema(
+    [
+        *_EXAMPLE,
+        _TASK,
+        ("prompt", _TURNS),
+        ("chosen", pa.string()),
+        ("rejected", pa.string()),
+        ("chosen_score", pa.float64()),  # null where the replies were only ranked
+        ("rejected_score", pa.float64()),
+    ]
+)
+
+PROMPTS = pa.schema(
+    [
+        *_EXAMPLE,
+        _TASK,
+        ("prompt", _TURNS),  # the last turn is a user's
+        ("answers", pa.list_(pa.string())),  # any of them is right; empty if none is known
+    ]
+)
 
 DROPS = pa.schema(
     [

@@ -8,12 +8,15 @@ here is arithmetic. The numbers of copies were read from the code that trains an
 from dataclasses import dataclass, fields
 
 from contract.accelerators import GB, LOGITS_AT_ONCE, MOST_MEMORY
-from contract.settings.training import Engine, Model
+from contract.settings.base import Settings
+from contract.settings.training import Dpo, Engine, Lora, Model, Ppo, Rollouts, Sft
 
 BUCKET = 500_000_000
 """Elements that DeepSpeed reduces at a time, its default `reduce_bucket_size`."""
 LIVE = 1_000_000_000
 """Elements that ZeRO 3 keeps gathered, DeepSpeed's default `stage3_max_live_parameters`."""
+NF4 = 0.52
+"""Bytes of a weight in 4 bits, with its share of constants that are quantised, too (Dettmers et al. 2023)."""
 MOMENTS = 8
 """Bytes a parameter: AdamW's two moments in fp32."""
 CHECKPOINT = 4 + MOMENTS
@@ -84,13 +87,26 @@ def reward_parameters(model: Model, vocab_size: int) -> int:
     return parameters(model, vocab_size) - unembedding + model.d_model + 1
 
 
+def adapter_parameters(model: Model, lora: Lora) -> int:
+    """The parameters of the adapters of a model; 0 without any. Experts have none: their matrices are one tensor."""
+    width, kept = model.d_model, model.d_model // model.heads * model.kv_heads
+    layers = {"q_proj": (width, width), "k_proj": (width, kept), "v_proj": (width, kept), "o_proj": (width, width)}
+    if not model.experts:
+        layers |= {"gate_proj": (width, model.d_ff), "up_proj": (width, model.d_ff), "down_proj": (model.d_ff, width)}
+    named = [sum(shape) for name, shape in layers.items() if not lora.targets or name in lora.targets]
+    return model.layers * lora.rank * sum(named) if lora.enabled else 0
+
+
 def number_bytes(engine: Engine) -> int:
     """Bytes of a weight and of an activation."""
     return 4 if engine.dtype == "fp32" else 2
 
 
 def frozen(count: int, engine: Engine) -> Memory:
-    """What a model holds that only computes, whole on each device."""
+    """What a model holds that only computes: whole on each device, or under ZeRO 3 a shard and what is gathered."""
+    if engine.stage_in_force == 3:
+        shard = 0 if engine.offload_parameters else count / engine.processes
+        return Memory(weights=number_bytes(engine) * (shard + min(count, LIVE)))
     return Memory(weights=number_bytes(engine) * count)
 
 
@@ -113,6 +129,13 @@ def held(count: int, engine: Engine) -> Memory:
     if engine.offload_optimizer:
         return Memory(weights=shard + gathered, host=host + states + 4 * count / processes)
     return Memory(weights=shard + gathered, optimizer=states, gradients=gradients, host=host)
+
+
+def still(count: int, lora: Lora, engine: Engine) -> Memory:
+    """What the weights of a model hold that its adapters leave as they are; nothing without adapters."""
+    if not lora.enabled:
+        return Memory()
+    return Memory(weights=NF4 * count) if lora.quantised else frozen(count, engine)
 
 
 def gradients(count: int, engine: Engine) -> Memory:
@@ -138,7 +161,7 @@ def training_peak(model: Model, count: int, vocab_size: int, engine: Engine, wor
     whole = base if base.gradients else base + gradients(count, engine)
     begun = whole if work.accumulation > 1 else base
     largest = model.d_model * max(vocab_size, 2 * model.experts * model.d_ff, model.d_ff)  # experts are one tensor
-    reducing = _reducing(own, largest, engine, work.accumulation > 1, cuda)
+    reducing = _reducing(own, min(own, largest), engine, work.accumulation > 1, cuda)
     flat = not engine.offload_optimizer and (stage == 3 or (stage and size == 4))
     updating = 4 * own / processes if flat else 0  # a flat copy of the gradients
     moments = (
@@ -244,16 +267,30 @@ def cache_bytes(model: Model, engine: Engine, rows: int, length: int) -> float:
     return 2 * number_bytes(engine) * model.layers * model.d_model // model.heads * model.kv_heads * rows * length
 
 
-def refuse_absurd(stage: str, model: Model, vocab_size: int, engine: Engine, seq_len: int) -> None:
+def beside(own: Settings, model: Model, vocab_size: int) -> Memory:
+    """What an aligning stage always holds beside its policy: a critic that learns, and models that only compute."""
+    if not isinstance(own, Rollouts):
+        return Memory()
+    judge = reward_parameters(model, vocab_size)
+    head = isinstance(own, Ppo) and own.critic == "head"
+    found = held(judge, own.engine) if isinstance(own, Ppo) and not head else Memory()
+    if own.offload_frozen:
+        return found + (frozen(judge, own.engine) if head else Memory())
+    scored = frozen(judge, own.engine) if head or own.reward != "answers" else Memory()
+    reference = Memory() if own.lora.enabled else frozen(parameters(model, vocab_size), own.engine)
+    return found + reference + scored
+
+
+def refuse_absurd(stage: str, own: Settings, model: Model, vocab_size: int, engine: Engine, seq_len: int) -> None:
     """Raise ValueError if no accelerator that is made has the memory that a stage needs on each.
 
-    seq_len: of pretraining, whose rows are always full; 0 for a stage whose rows are as long as its examples.
+    own: the stage's settings, of which `engine` is a part. seq_len: of pretraining, whose rows are always full; 0 for a
+    stage whose rows are as long as its examples.
     """
     count = parameters(model, vocab_size)
-    models = held(count, engine)
-    if stage == "ppo":  # a critic learns too, and two models only compute
-        judge = reward_parameters(model, vocab_size)
-        models = models + held(judge, engine) + frozen(count, engine) + frozen(judge, engine)
+    lora = own.lora if isinstance(own, Sft | Dpo | Rollouts) else Lora()
+    learnt = adapter_parameters(model, lora) or count
+    models = held(learnt, engine) + still(count, lora, engine) + beside(own, model, vocab_size)
     where = f"on each of {engine.processes} processes with ZeRO stage {engine.stage_in_force}"
     limit = f"no accelerator has more than {MOST_MEMORY / GB:.0f} GB"
     if models.total > MOST_MEMORY:

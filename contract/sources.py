@@ -140,7 +140,12 @@ def list_outside(recipe: Recipe) -> dict[str, str]:
     return {key: outside_digest(recipe, key) for key in keys}
 
 
-MODELS = {"pretrain.start_from": ("config.json",), "pretrain.distill.teacher": ("config.json", "manifest.json")}
+MODELS = {
+    "pretrain.start_from": ("config.json",),
+    "pretrain.distill.teacher": ("config.json", "manifest.json"),
+    "sft.start_from": ("config.json",),
+    "reward.start_from": ("config.json",),
+}
 """Setting that names a model -> the names of files of which one shows that a model is there."""
 
 

@@ -43,6 +43,9 @@ class Stage:
     checks: bool = False
 
 
+ALIGNING = ("ppo", "dpo", "grpo")
+"""The stages of which a run has one, which its recipe's `align` names. A stage that reads them reads that one alone."""
+
 STAGES: dict[str, Stage] = {
     row.name: row
     for row in (
@@ -106,13 +109,18 @@ STAGES: dict[str, Stage] = {
             "writes each source's documents once, shuffled, some of them held out",
         ),
         Stage(
-            "instructions", "corpus", "spark", "corpus", ("mix",), 1,
+            "instructions", "corpus", "spark", "corpus", ("mix",), 2,
             "chats to tune on, read or made by rule: cleaned, without duplicates, split by prompt",
             settings=("decontaminate",), drops=True, counts="examples", checks=True,
         ),
         Stage(
-            "preferences", "corpus", "spark", "corpus", ("mix", "instructions"), 1,
-            "pairs of a better and a worse reply, likewise",
+            "preferences", "corpus", "spark", "corpus", ("mix", "instructions"), 2,
+            "prompts with a better and a worse reply, or more replies that are ranked, likewise",
+            settings=("decontaminate",), drops=True, counts="examples", checks=True,
+        ),
+        Stage(
+            "prompts", "corpus", "spark", "corpus", ("instructions", "preferences"), 1,
+            "prompts for PPO from a file of their own; none without one",
             settings=("decontaminate",), drops=True, counts="examples", checks=True,
         ),
         Stage(
@@ -130,34 +138,52 @@ STAGES: dict[str, Stage] = {
             settings=("pack.seq_len",),
         ),
         Stage(
-            "sft", "align", "gpu", "corpus", ("pretrain", "tokenizer", "instructions"), 6,
+            "sft", "align", "gpu", "corpus", ("pretrain", "tokenizer", "instructions", "pack"), 7,
             "instruction tuning",
-            facts=("chat_format",),
-        ),
-        Stage(
-            "reward", "align", "gpu", "corpus", ("sft", "tokenizer", "preferences"), 7,
-            "reward model from preference pairs",
-            facts=("chat_format",),
-        ),
-        Stage(
-            "gate", "align", "local", "corpus", ("reward",), 2,
-            "is the reward model good enough for PPO",
-        ),
-        Stage(
-            "ppo", "align", "gpu", "corpus", ("sft", "reward", "gate", "pack", "preferences", "tokenizer"), 6,
-            "reinforcement learning from the reward model",
             settings=("pack.seq_len", "pretrain.boundaries", "pretrain.mixture"), facts=("chat_format",),
         ),
         Stage(
-            "evaluate", "evaluate", "gpu", "corpus",
-            ("pretrain", "sft", "reward", "gate", "ppo", "pack", "preferences", "tokenizer"), 6,
-            "every model on the same held-out data",
-            settings=("ppo.max_prompt_tokens", "pack.seq_len", "pretrain.boundaries"), facts=("chat_format",),
+            "reward", "align", "gpu", "corpus", ("sft", "tokenizer", "preferences"), 9,
+            "reward model from people's preferences",
+            settings=("judge.share",), facts=("chat_format",),
         ),
         Stage(
-            "export", "evaluate", "local", "corpus", ("sft", "gate", "ppo", "tokenizer"), 1,
+            "gate", "align", "local", "corpus", ("reward",), 3,
+            "is the reward model good enough for PPO",
+        ),
+        Stage(
+            "ppo", "align", "gpu", "corpus",
+            ("sft", "reward", "gate", "pack", "preferences", "prompts", "tokenizer"), 7,
+            "reinforcement learning from the reward model",
+            settings=("reward.pretrain_tasks", "pack.seq_len", "pretrain.boundaries", "pretrain.mixture"),
+            facts=("chat_format",),
+        ),
+        Stage(
+            "dpo", "align", "gpu", "corpus", ("sft", "gate", "preferences", "tokenizer"), 1,
+            "direct preference optimisation, in PPO's place if `align` says so",
+            settings=("judge.share", "reward.pretrain_tasks"), facts=("chat_format",),
+        ),
+        Stage(
+            "grpo", "align", "gpu", "corpus", ("sft", "reward", "gate", "preferences", "prompts", "tokenizer"), 1,
+            "PPO without a critic, in PPO's place if `align` says so",
+            settings=("reward.pretrain_tasks",), facts=("chat_format",),
+        ),
+        Stage(
+            "judge", "evaluate", "gpu", "corpus", ("sft", "tokenizer", "preferences"), 2,
+            "a second reward model from other prompts, which PPO never sees",
+            settings=("reward",), facts=("chat_format",),
+        ),
+        Stage(
+            "evaluate", "evaluate", "gpu", "corpus",
+            ("pretrain", "sft", "reward", "judge", "gate", *ALIGNING, "pack", "preferences", "tokenizer"), 7,
+            "every model on the same held-out data",
+            settings=("align", "ppo.max_prompt_tokens", "reward.pretrain_tasks", "pack.seq_len", "pretrain.boundaries"),
+            facts=("chat_format",),
+        ),
+        Stage(
+            "export", "evaluate", "local", "corpus", ("sft", "gate", *ALIGNING, "evaluate", "tokenizer"), 2,
             "safetensors that transformers loads",
-            settings=("name",), facts=("chat_format",),
+            settings=("name", "align"), facts=("chat_format",),
         ),
         Stage(
             "probe", "ablate", "gpu", "corpus", ("pretrain", "tokenizer", "mix"), 1,

@@ -19,6 +19,7 @@ import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -186,8 +187,28 @@ class Store:
     def entry(self, path: str) -> Entry | None:
         """The file at a path, or None if it does not exist."""
         with self._reported(path):
+            if self.is_s3:
+                return self._object(path)
             info = self._info(path)
         return Entry(path, info.size, info.mtime_ns) if info.is_file else None
+
+    def _object(self, path: str) -> Entry | None:
+        """The object at a path by one request; pyarrow's own look-up lists the folder of this name if there is none."""
+        try:
+            with self.filesystem.open_input_file(self._at(path)) as source:
+                return _entry(path, source)
+        except FileNotFoundError:
+            return None
+
+    def read(self, path: str) -> tuple[Entry, bytes] | None:
+        """A file and its content, or None if it does not exist: on S3 a request less than `entry` and `read_bytes`."""
+        try:
+            with self.open_input(path) as source, self._reported(path):
+                content = bytes(source.read())
+                entry = _entry(path, source) if self.is_s3 else self.entry(path)
+        except FileNotFoundError:
+            return None
+        return (entry, content) if entry else None
 
     def files(self, prefix: str = "", recursive: bool = True) -> list[Entry]:
         """Files below a prefix, sorted by path; an empty list if the prefix does not exist."""
@@ -400,6 +421,12 @@ class Store:
         with self.open_input(path) as source, self._reported(path), target.open("wb") as sink:
             shutil.copyfileobj(source, sink, COPY_CHUNK)
         return target
+
+
+def _entry(path: str, source: "pa.NativeFile") -> Entry:
+    """An object of S3 that is open."""
+    modified = datetime.fromisoformat(source.metadata()["Last-Modified"].decode())
+    return Entry(path, source.size(), int(modified.timestamp()) * 10**9)
 
 
 def _link(temporary: str, target: str) -> bool:

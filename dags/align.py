@@ -1,12 +1,14 @@
-"""A base model to a chat model: instruction tuning, reward model, gate, PPO.
+"""A base model to a chat model: instruction tuning, reward model, gate, PPO (or DPO or GRPO, if the recipe's `align`
+says so).
 
 In: the asset `pretrained`, and the instructions and preferences of its corpus. Out: the asset `aligned`, which is the
-PPO model, or the tuned model if the gate finds the reward model too weak or a person rejects PPO (`gate.approval`).
+model that was aligned, or the tuned model if the gate finds the reward model too weak or a person rejects it
+(`gate.approval`).
 """
 
 from airflow.sdk import DAG
 
-from contract.stages import stages_of
+from contract.stages import ALIGNING, stages_of
 from gristmill_airflow.assets import ALIGNED, PRETRAINED
 from gristmill_airflow.graph import ask_before_ppo, common, connect, publish_last, resolve, stages
 from gristmill_airflow.params import stage_params
@@ -22,7 +24,8 @@ with DAG(
     **common("gpu"),
     doc_md=__doc__,
 ):
-    operators = stages(stages_of("align"), ppo={"needs_open_gate": True})
+    operators = stages(stages_of("align"), **{one: {"needs_open_gate": True} for one in ALIGNING})
     connect(operators, first=resolve())
     ask_before_ppo(operators)
-    [operators["gate"], operators["ppo"]] >> publish_last(ALIGNED, stage="ppo", otherwise="gate")
+    last = [operators[name] for name in ("gate", *ALIGNING)]
+    last >> publish_last(ALIGNED, *ALIGNING, otherwise="gate")

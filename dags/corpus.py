@@ -1,7 +1,8 @@
 """One crawl to packed training sequences, and to examples for chat models: the Spark plane.
 
 In: the pages of a crawl, and the sources of `curate`. Out: the asset `corpus`, which is tokens in rows of equal length,
-a tokenizer, and the instructions and preferences that `align` reads. Dropped documents are kept with their reasons.
+a tokenizer, and the instructions, preferences and prompts that `align` reads. Dropped documents are kept with their
+reasons.
 
 The first stages run once for each segment of the crawl, so that each segment fails, retries and is cleared by itself;
 the rest run over the whole corpus. Finished tasks are skipped.
@@ -42,4 +43,4 @@ with DAG(
     per_segment.expand(partition=found)
     operators.update(stages(WHOLE_CORPUS))
     connect(operators, first=found)
-    [operators["pack"], operators["preferences"]] >> publish_last(CORPUS, stage="pack")
+    [operators["pack"], operators["prompts"]] >> publish_last(CORPUS, "pack")

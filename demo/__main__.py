@@ -100,7 +100,7 @@ def _start(given: argparse.Namespace, screen: Screen) -> None:
     up = running or server.start(given.where, given.port, form)
     screen.say(f"  {'Airflow':<10} {up.url}  (log in as admin, password {password(up.home)})")
 
-    airflow = Airflow(up.url, lambda: token(up.home, up.port))
+    airflow = Airflow(up.url, lambda: token(up.home, up.port), lambda: server.find(given.where) == up)
     create_pools(up.home, up.port)
     _prepare(airflow, screen)
     conf = {

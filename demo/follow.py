@@ -144,7 +144,11 @@ class Follower:
         manifest = find(self.run.store, self.run.task(_stage(task), self._partition(task) or WHOLE))
         if manifest is None:
             gate = find(self.run.store, self.run.task("gate"))
-            why = without_ppo(self.run.store, gate, self.run.task("ppo")) if _stage(task) == "ppo" and gate else None
+            why = (
+                without_ppo(self.run.store, gate, self.run.task(_stage(task)))
+                if _stage(task) == self.run.recipe.align and gate
+                else None
+            )
             return why or "left out"
         before = "done before, skipped: " if manifest.run != self.run.uri else ""
         return before + headline(manifest)

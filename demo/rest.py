@@ -23,9 +23,9 @@ class Airflow:
     Methods raise GristmillError if Airflow is gone or refuses.
     """
 
-    def __init__(self, url: str, log_in: Callable[[], str]) -> None:
-        """`log_in` returns a fresh bearer token, or raises OSError."""
-        self.url, self._log_in = url, log_in
+    def __init__(self, url: str, log_in: Callable[[], str], runs: Callable[[], bool] = lambda: True) -> None:
+        """`log_in` returns a fresh bearer token, or raises OSError. runs: whether Airflow's process is still there."""
+        self.url, self._log_in, self._runs = url, log_in, runs
         self._session = requests.Session()
 
     def call(self, method: str, path: str, body: Any = None, **query: Any) -> Any:
@@ -36,6 +36,10 @@ class Airflow:
                 response = self._send(method, path, body, query)
                 break
             except requests.RequestException as error:
+                if not self._runs():
+                    raise GristmillError(
+                        f"Airflow at {self.url} was stopped, so nothing is left to follow; go on with: make demo"
+                    ) from error
                 # An interrupted POST may have had its effect: repeating it could start a second run.
                 if method == "POST" or time.monotonic() > deadline:
                     raise GristmillError(

@@ -10,6 +10,7 @@ from contract.headline import headline, warnings
 from contract.kinds import Kind
 from contract.manifest import Manifest, find
 from contract.plan import Run
+from contract.stages import ALIGNING
 
 SAMPLE_CHARS = 160
 TITLES = {
@@ -18,6 +19,7 @@ TITLES = {
     "reward": "Reward model",
     "gate": "Gate",
     "ppo": "PPO",
+    "judge": "Judge",
     "evaluate": "Evaluation",
 }
 
@@ -42,18 +44,24 @@ def render(run: Run) -> str:
     done = finished(run)
     one = {stage: manifests[0] for stage, manifests in done.items()}
     lines = [*funnel.tables(run), *contamination.tables(run), ""]
-    lines += [f"{title:<14} {_line(run, stage, one)}" for stage, title in TITLES.items()]
+    titles = {run.recipe.align if stage == "ppo" else stage: title for stage, title in TITLES.items()}
+    lines += [f"{_title(stage, title):<14} {_line(run, stage, one)}" for stage, title in titles.items()]
     lines += [f"{'Warning':<14} {said}" for manifest in one.values() for said in warnings(manifest)]
     lines += chats(run, one["evaluate"]) if "evaluate" in one else []
     return "\n".join(lines)
+
+
+def _title(stage: str, title: str) -> str:
+    """DPO's and GRPO's line stands where PPO's would."""
+    return stage.upper() if stage in ALIGNING else title
 
 
 def _line(run: Run, stage: str, done: dict[str, Manifest]) -> str:
     """A stage's headline; if it did not run, the reason if there is one."""
     if stage in done:
         return headline(done[stage])
-    if stage == "ppo" and "gate" in done:
-        return without_ppo(run.store, done["gate"], run.task("ppo")) or "did not run"
+    if stage in ALIGNING and "gate" in done:
+        return without_ppo(run.store, done["gate"], run.task(stage)) or "did not run"
     return "did not run"
 
 

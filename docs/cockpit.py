@@ -79,7 +79,7 @@ def shots(runs: dict[str, str]) -> list[Shot]:
             "new-run",
             f"/new?from_dag=corpus&from_run={corpus}",
             1000,
-            click="text=What would it do?",
+            click="text=Show what the run would do",
             at="text=Overrides",
         ),
     ]

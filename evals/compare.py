@@ -1,11 +1,11 @@
 """Whether a model is better or worse than the one that it was made from, beyond what chance explains."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from itertools import pairwise
 from statistics import NormalDist, fmean, stdev
 
-from evals.intervals import CONFIDENCE, wilson
+from evals.intervals import CONFIDENCE, effective_number, wilson
 
 MIN_RISE = 0.01  # nats per token, 1 % of perplexity: a smaller rise means nothing, even if it is significant
 
@@ -27,17 +27,22 @@ def wins(before: Sequence[float], after: Sequence[float]) -> float:
     return sum((late > early) + 0.5 * (late == early) for early, late in zip(before, after, strict=True))
 
 
-def win_rate(before: Sequence[float], after: Sequence[float]) -> dict[str, float]:
+def win_rate(before: Sequence[float], after: Sequence[float], clusters: Sequence[Hashable]) -> dict[str, float]:
     """The share of prompts whose reply in `after` has the higher reward, with its confidence interval.
 
-    `before` and `after` hold the reward of one reply to each prompt, for the same prompts, at least one.
+    `before` and `after` hold the reward of one reply to each prompt, for the same prompts, at least one. clusters:
+    equal for prompts that are not independent, such as one dialogue at two lengths.
     """
-    won, count = wins(before, after), len(before)
-    low, high = wilson(won, count)
-    return {"win_rate": won / count, "win_rate_low": low, "win_rate_high": high}
+    won = [wins([early], [late]) for early, late in zip(before, after, strict=True)]
+    share, effective = sum(won) / len(won), effective_number(won, clusters)
+    low, high = wilson(share * effective, effective)
+    return {"win_rate": share, "win_rate_low": low, "win_rate_high": high}
 
 
-def drops(stages: Sequence[str], losses: Mapping[str, Sequence[float]], win_rate_high: float | None) -> set[str]:
-    """Stages whose model is worse, beyond noise, than that of the stage before, in held-out loss or PPO's reward."""
+def drops(stages: Sequence[str], losses: Mapping[str, Sequence[float]], win_rates_high: Sequence[float]) -> set[str]:
+    """Stages whose model is worse, beyond noise, than that of the stage before, in held-out loss or PPO's reward.
+
+    win_rates_high: the upper ends of PPO's win rates, by each reward model that was asked.
+    """
     worse = {late for early, late in pairwise(stages) if early in losses and got_worse(losses[early], losses[late])}
-    return worse | ({"ppo"} if win_rate_high is not None and win_rate_high < 0.5 else set())
+    return worse | ({"ppo"} if any(high < 0.5 for high in win_rates_high) else set())

@@ -27,10 +27,10 @@ def effective_number(scores: Sequence[float], clusters: Sequence[Hashable]) -> f
 
     It is the number of trials over the design effect, which is the variance of the mean over what it would be if all
     were independent: sum over clusters of (sum of (score - mean))^2 / sum over trials of (score - mean)^2 (Rao, Scott
-    1992, A Simple Method for the Analysis of Clustered Binary Data, Biometrics 48, without its m / (m - 1)). It is
-    never more than the trials. If all scores are equal, nothing shows how alike a cluster is: its trials then count as
-    one, in n^2 / sum of n_c^2 (Kish 1965, Survey Sampling, at a correlation of 1). Wilson's interval takes
-    the share of successes and this number.
+    1992, A Simple Method for the Analysis of Clustered Binary Data, Biometrics 48, without its m / (m - 1) of m
+    clusters, so that independent trials count in full). It is never more than the trials. If all scores are equal,
+    nothing shows how alike a cluster is: its trials then count as one, in n^2 / sum of n_c^2 (Kish 1965, Survey
+    Sampling, at a correlation of 1). Wilson's interval takes the share of successes and this number.
     """
     count = len(scores)
     if not count:

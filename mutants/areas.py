@@ -17,12 +17,17 @@ TRAINING = (
     "loss",
     "ppo",
     "reward",
+    "scalar",
+    "judge",
+    "rankings",
     "sft",
     "reading",
     "order",
     "drawing",
     "blanks",
     "examples",
+    "rows",
+    "jinja",
     "checkpoint",
     "checkpoint_files",
     "rollout",
@@ -30,7 +35,11 @@ TRAINING = (
 
 ALSO = {
     "contract/accelerators.py": ("tests/training/test_estimate.py",),
-    "contract/chat.py": ("tests/pipelines/test_tokenizer.py", "tests/training/chat/test_template.py"),
+    "contract/chat.py": (
+        "tests/pipelines/test_tokenizer.py",
+        "tests/training/chat/test_template.py",
+        "tests/training/chat/test_jinja.py",
+    ),
     "contract/confinement.py": ("tests/contract/test_guard.py",),
     "contract/fertility.py": ("tests/reports/test_fertility.py",),
     "contract/facts.py": ("tests/contract/test_plan.py",),
@@ -91,6 +100,10 @@ ALSO = {
     "plugins/gristmill_airflow/launch.py": ("tests/plugins/test_stage.py",),
     "plugins/gristmill_airflow/plugin.py": ("tests/plugins/test_graph.py",),
     "reports/indexes.py": ("tests/reports/test_search.py", "tests/reports/test_page.py"),
+    "reports/cockpit/download.py": (
+        "tests/reports/cockpit/pages/test_models.py",
+        "tests/reports/cockpit/pages/test_training.py",
+    ),
     "reports/cockpit/pages/pages.py": ("tests/reports/cockpit/pages/test_pages.py",),
     "reports/cockpit/visitor.py": ("tests/reports/cockpit/test_local.py", "tests/reports/cockpit/test_page.py"),
 }

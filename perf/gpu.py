@@ -1,10 +1,13 @@
-"""How near the limit of one GPU pretraining runs: `python -m perf.gpu [--packages FOLDER]`.
+"""How near the limit of one GPU the stages run: `python -m perf.gpu [--packages FOLDER]`.
 
 It makes its own tokens, so it needs no network and no store: only torch, transformers, this checkout, and a GPU. It
 trains models of 124 M and of about 1 B parameters at 2,048 tokens in bf16 with the parts that the stage has (the loss at
 the head, its attention, compiled layers, batches read ahead from pinned memory, the guard), then the same model with
 a plain loop of transformers' Trainer. DeepSpeed and pydantic, installed or in FOLDER, bring in the stage's engine; without them
 a loop of the same arithmetic takes its place. Liger is used if it is found.
+
+Where DeepSpeed, pydantic and what else the stages import are there, `perf/gpu_align.py` then measures SFT, the reward model and PPO
+at about 0.5 B parameters.
 
 Printed of each: tokens a second, MFU = (6 N + 12 L d_model T) x tokens/s / peak, the most memory, and the kernels of a
 micro-step. Each is a process of its own, so that none finds memory or a process group that another left. On a CPU it
@@ -42,6 +45,8 @@ from training.engine.optimizers import decay_groups
 from training.models.lm import learn
 
 LR, BETAS, DECAY, CLIP = 3e-4, (0.9, 0.95), 0.1, 1.0
+ALIGNED = ("500m", "small-align")
+"""The models of `perf/gpu_align.py`, which needs more packages than this module."""
 DOCUMENT = 600  # tokens of a document on average
 
 
@@ -275,17 +280,18 @@ KINDS: dict[str, Callable[[Case, int, bool], Found]] = {
 """What is run of each model. Trainer knows no documents, so it is compared with ours where they are joined."""
 
 
-def in_a_process(case: Case, kind: str, given: argparse.Namespace) -> Found | None:
+def in_a_process(case: str, kind: str, given: argparse.Namespace, *more: str) -> dict[str, Any] | None:
     """What a kind of run reached in a process of its own; None if it failed, which its output explains."""
     options = [f"--{name}" for name in ("small", "eager") if getattr(given, name)]
     options += ["--packages", given.packages] if given.packages else []
-    command = [sys.executable, "-m", "perf.gpu", "--only", case.name, "--kind", kind, "--steps", str(given.steps)]
-    done = subprocess.run([*command, *options], stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-m", "perf.gpu", "--only", case, "--kind", kind, "--steps", str(given.steps)]
+    done = subprocess.run([*command, *options, *more], stdout=subprocess.PIPE, text=True)
     lines = done.stdout.splitlines()
     if done.returncode:
         print(*lines[-20:], sep="\n", flush=True)
         return None
-    return Found(**json.loads(lines[-1]))
+    found: dict[str, Any] = json.loads(lines[-1])
+    return found
 
 
 def flops(case: Case) -> tuple[int, float]:
@@ -335,8 +341,9 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--packages", help="a folder of packages that the machine lacks, such as DeepSpeed and pydantic"
     )
-    parser.add_argument("--only", help="one of the models: 124m or 1b")
-    parser.add_argument("--kind", choices=KINDS, help="run this alone, in this process, and print it as JSON")
+    parser.add_argument("--only", help="one of the models: 124m, 1b or 500m")
+    parser.add_argument("--kind", help="run this alone, in this process, and print it as JSON")
+    parser.add_argument("--depth", type=int, help="of the policy that is tried for size")
     parser.add_argument("--steps", type=int, default=20, help="that are measured, after as many to warm up")
     parser.add_argument("--eager", action="store_true", help="do not compile")
     parser.add_argument("--small", action="store_true", help="a tiny model, for a machine without a GPU")
@@ -349,21 +356,53 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.packages:
         sys.path.append(given.packages)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    chosen = [case for case in (SMALL if given.small else CASES) if given.only in (None, case.name)]
     if given.kind:
-        found = KINDS[given.kind](chosen[0], given.steps, not given.eager)
-        print(json.dumps(dataclasses.asdict(found)), flush=True)
+        print(json.dumps(one_kind(given)), flush=True)
         return 0
     peak = given.peak or (peak_flops(torch.cuda.get_device_name()) if torch.cuda.is_available() else None)
     print(versions(), flush=True)
     bars = Bars()
-    for case in chosen:
+    for case in cases(given):
         runs: dict[str, Found | None] = {}
         for kind in KINDS:
-            runs[kind] = one = in_a_process(case, kind, given)
+            found = in_a_process(case.name, kind, given)
+            runs[kind] = one = Found(**found) if found else None
             print(described(case, kind, one, peak) if one else f"{case.name}, {kind}: failed", flush=True)
         judge(bars, case, runs, peak)
+    align(bars, given)
     return bars.code
+
+
+def cases(given: argparse.Namespace) -> list[Case]:
+    """The models that pretraining is measured with."""
+    return [case for case in (SMALL if given.small else CASES) if given.only in (None, case.name)]
+
+
+def one_kind(given: argparse.Namespace) -> dict[str, Any]:
+    """What this process was asked to measure."""
+    if given.kind in KINDS:
+        return dataclasses.asdict(KINDS[given.kind](cases(given)[0], given.steps, not given.eager))
+    from perf import gpu_align
+
+    sizes = gpu_align.SMALL if given.small else gpu_align.SIZES
+    return gpu_align.measure(given.kind, sizes, given.steps, not given.eager, given.depth)
+
+
+def align(bars: Bars, given: argparse.Namespace) -> None:
+    """SFT, the reward model and PPO, if what they import is here."""
+    if given.only not in (None, *ALIGNED):
+        return
+    try:
+        from perf import gpu_align
+    except ImportError as error:
+        print(f"{ALIGNED[0]}: left out, because {error.name} is missing; --packages may bring it", flush=True)
+        return
+
+    def run(kind: str, depth: int | None) -> dict[str, Any] | None:
+        return in_a_process(sizes.name, kind, given, *(["--depth", str(depth)] if depth else []))
+
+    sizes = gpu_align.SMALL if given.small else gpu_align.SIZES
+    gpu_align.report(bars, sizes, run)
 
 
 if __name__ == "__main__":

@@ -5,19 +5,31 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import parse_qsl, unquote, urlsplit
+from xml.sax.saxutils import escape
 
 
 @dataclass
 class Asked:
-    """What readers asked for: the number of requests, and the bytes that they got, by the file's ending."""
+    """What readers asked for: the number of requests, and the bytes that they got, by the file's ending.
+
+    log: of each request `HEAD`, `GET` or `LIST` and the path, which for a list is the prefix.
+    """
 
     requests: int = 0
+    log: list[tuple[str, str]] = field(default_factory=list)
     sent: dict[str, int] = field(default_factory=dict)
     failures: int = 0
     """How many of the next requests are answered 503."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def write(self, method: str, path: str) -> None:
+        """Put a request into the log."""
+        with self._lock:
+            self.log.append((method, path))
 
     def answer(self, suffix: str, size: int) -> bool:
         """Count a request; return whether it is answered."""
@@ -54,7 +66,13 @@ class Handler(BaseHTTPRequestHandler):
 
     def _answer(self, body: bool) -> None:
         time.sleep(self.server.delay_s)
-        path = self.server.folder / self.path.partition("?")[0].lstrip("/")
+        asked = urlsplit(self.path)
+        query = dict(parse_qsl(asked.query))
+        path = self.server.folder / unquote(asked.path).strip("/")
+        if "list-type" in query:
+            self.server.asked.write("LIST", f"{path.name}/{query.get('prefix', '')}")
+            return self._list(path, query.get("prefix", ""), query.get("delimiter", ""))
+        self.server.asked.write(self.command, path.relative_to(self.server.folder).as_posix())
         if not path.is_file():
             return self._send(404, b"", 0)
         size = path.stat().st_size
@@ -68,18 +86,41 @@ class Handler(BaseHTTPRequestHandler):
             file.seek(start)
             data = file.read(stop - start) if body else b""
         place = {"Content-Range": f"bytes {start}-{stop - 1}/{size}"} if wanted else {}
+        place["Last-Modified"] = formatdate(path.stat().st_mtime, usegmt=True)
         return self._send(206 if wanted else 200, data, stop - start, place)
+
+    def _list(self, bucket: Path, prefix: str, delimiter: str) -> None:
+        """All files whose path begins with a prefix, in one answer; with a delimiter those of folders as the folder."""
+        files: list[str] = []
+        folders: dict[str, None] = {}
+        for file in sorted(bucket.rglob("*")):
+            path = file.relative_to(bucket).as_posix()
+            if file.is_file() and path.startswith(prefix):
+                head, below, _ = path.removeprefix(prefix).partition(delimiter or "\0")
+                if below:
+                    folders[f"{prefix}{head}{delimiter}"] = None
+                else:
+                    files.append(_listed(file, path))
+        shared = (f"<CommonPrefixes><Prefix>{escape(one)}</Prefix></CommonPrefixes>" for one in folders)
+        count = f"<KeyCount>{len(files) + len(folders)}</KeyCount><IsTruncated>false</IsTruncated>"
+        text = f"<ListBucketResult>{count}{''.join(files)}{''.join(shared)}</ListBucketResult>"
+        self._send(200, text.encode(), len(text.encode()))
 
     def _send(self, status: int, data: bytes, length: int, headers: dict[str, str] | None = None) -> None:
         self.send_response(status)
         for name, value in {"Content-Length": str(length), "ETag": '"0"', **(headers or {})}.items():
             self.send_header(name, value)
-        self.send_header("Last-Modified", "Thu, 01 Jan 1970 00:00:00 GMT")
         self.end_headers()
         self.wfile.write(data)
 
     def log_message(self, *_: object) -> None:
         """Print nothing."""
+
+
+def _listed(file: Path, path: str) -> str:
+    made = time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime(file.stat().st_mtime))
+    size = file.stat().st_size
+    return f"<Contents><Key>{escape(path)}</Key><LastModified>{made}</LastModified><Size>{size}</Size></Contents>"
 
 
 @contextmanager

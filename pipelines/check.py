@@ -1,12 +1,14 @@
 """Checks before a run what would otherwise make a stage fail hours into it: `python -m pipelines check --recipe URI`.
 
 Checks Spark's Java, memory and master; the settings of each stage and the packages they need; the block lists,
-evaluation sets and tokenizer that they name; and that no named file has changed since the run was resolved. Takes
-seconds and reads no page.
+evaluation sets, tokenizer and chat template that they name; and that no named file has changed since the run was
+resolved. Takes seconds and reads no page.
 """
 
 import importlib
 
+from contract.chat import OWN_FORMAT
+from contract.chat_template import read_template
 from contract.manifest import find
 from contract.plan import Run
 from contract.recipe import StageSettings
@@ -33,5 +35,7 @@ def check(run: Run) -> None:
     for stage, task in reversed(first.items()):
         if not find(run.store, task):
             run.check_outside(stage)
+            if stage == "sft" and run.recipe.sft.chat_template != OWN_FORMAT:
+                read_template(run.recipe.sft.chat_template)
             if STAGES[stage].checks:
                 importlib.import_module(f"pipelines.{stage}").check(StageSettings(run.recipe, stage))

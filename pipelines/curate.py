@@ -314,8 +314,8 @@ def account(sources: Sequence[Source], owners: Sequence[str], outputs: Sequence[
                 f"curate.sources.{source.name}: none of its {len(source.files):,} files holds a document "
                 f"({lost or 'they are empty'}); name another layout or other files"
             )
-        never = f"; never became a document: {lost}" if lost else ""
-        print(f"source {source.name}: {counts.kept:,} of {counts.read:,} documents kept{never}", flush=True)
+        losses = f"; records that gave no document: {lost}" if lost else ""
+        print(f"source {source.name}: {counts.kept:,} of {counts.read:,} documents kept{losses}", flush=True)
 
 
 def run(job: Job) -> None:

@@ -4,27 +4,28 @@ A dropped document counts under the first rule that it breaks.
 """
 
 from collections.abc import Iterable
-from functools import lru_cache, partial
+from dataclasses import replace
+from functools import partial
 from itertools import groupby
 
 import pyarrow as pa
 
-from contract.documents import Part, read_documents, read_part, stored_columns
+from contract.documents import Part, read_part, stored_columns
 from contract.errors import RecipeError
 from contract.kinds import Kind
+from contract.manifest import File
 from contract.recipe import StageSettings
 from contract.schema import STEPS
-from contract.settings.filter import Filter, Rule
+from contract.settings.filter import Filter
 from contract.store import Store
-from pipelines.rules.decide import decide, rules_for
-from pipelines.rules.steps import count_steps
-from pipelines.spark.documents import IndexSink, Output
+from pipelines.rules.steps import counted, judge
+from pipelines.spark.documents import PART_ROWS, IndexSink, Output
 from pipelines.spark.job import Job
 from pipelines.spark.places import ids_of
 from pipelines.spark.tables import TableWriter, group_rows
 from pipelines.text.stopwords import STOP_WORDS
 
-STEP_ROWS = 1 << 18  # documents that one table of steps counts: 40 scores of each are in memory
+STEP_ROWS = 1 << 18  # documents that one task judges and one table of steps counts, at about 150 bytes of memory each
 READ_ROWS = 1 << 14
 
 
@@ -48,41 +49,40 @@ def check_stop_words(key: str, codes: Iterable[str], section: str, rules: Filter
         )
 
 
-def _work(store: Store, prefix: str, settings: Filter, part: Part, name: str) -> Output:
+def _work(store: Store, prefix: str, settings: Filter, parts: list[Part], name: str) -> Output:
+    """Judge the documents of some parts, and write what every step of every threshold would move of them."""
     sink = IndexSink(store, prefix, "filter", name)
-    rules = lru_cache(maxsize=None)(partial(rules_for, settings))
-    judged = sorted({rule.score for rule in settings.rules()})  # a score that no rule judges may be missing
-    for row in read_documents(store, part, ["language", "bytes", *judged]):
-        applicable: list[Rule] = rules(row["language"])
-        verdict = decide(row, applicable)
-        if verdict:
-            sink.drop(row, *verdict, row["bytes"])
-        else:
-            sink.keep(row["row"], row["bytes"])
-    sink.finish(part)
-    return sink.close()
+    rules = settings.rules()
+    scores = stored_columns(store, parts[0], ["kept_words"])
+    scores = sorted({*scores, *(rule.score for rule in rules)})  # a score that no rule judges may be missing
+    judged = []
+    for part in parts:
+        for batch in read_part(store, part, ["id", "language", "bytes", *scores], READ_ROWS):
+            found = judge(batch.set_column(batch.schema.get_field_index("id"), "id", ids_of(batch["id"])), rules)
+            judged.append(found)
+            rows, sizes = (batch[column].to_numpy() for column in ("row", "bytes"))
+            sink.keep_all(rows[~found.dropped].tolist(), int(sizes[~found.dropped].sum()))
+            drops = (each[found.dropped].tolist() for each in (rows, found.first, found.value, sizes))
+            for row, first, value, size in zip(*drops, strict=True):
+                sink.drop({"row": row}, rules[first].reason, value, size)
+        sink.finish(part)
+    output = sink.close()
+    return replace(output, files=[*output.files, *_write_steps(store, prefix, counted(judged, rules), name)])
 
 
-def _steps(store: Store, prefix: str, settings: Filter, parts: list[Part], name: str) -> Output:
-    """Write what every step of every threshold would move, of the documents of some parts."""
-    judged = sorted({*stored_columns(store, parts[0], ["kept_words"]), *(rule.score for rule in settings.rules())})
-    batches = [batch for part in parts for batch in read_part(store, part, ["id", "language", *judged], READ_ROWS)]
-    table = pa.Table.from_batches(batches)
-    ids = pa.chunked_array([ids_of(chunk) for chunk in table["id"].chunks], pa.binary(16))
-    counted = count_steps(table.set_column(table.column_names.index("id"), "id", ids), settings)
+def _write_steps(store: Store, prefix: str, table: pa.Table, name: str) -> list[File]:
     writer = TableWriter(store, f"{prefix}/{Kind.STEPS}-{name}.parquet", Kind.STEPS, STEPS)
     at = 0
-    for _, rows in groupby(counted["setting"].to_pylist()):
+    for _, rows in groupby(table["setting"].to_pylist()):
         length = sum(1 for _ in rows)
-        writer.write_table(counted.slice(at, length))  # a row group for each threshold: a page reads one
+        writer.write_table(table.slice(at, length))  # a row group for each threshold: a page reads one
         at += length
-    return Output(writer.close())
+    return writer.close()
 
 
 def run(job: Job) -> None:
     check(job.declared)
     parts = job.parts()
-    output = job.map_files(parts, partial(_work, job.store, job.prefix, job.settings))
-    counting = partial(_steps, job.store, job.prefix, job.settings)
-    output.files += job.map_files(group_rows(parts, STEP_ROWS), counting, "steps").files
-    job.commit(output)
+    each = sum(part.rows for part in parts) // job.context.defaultParallelism if parts else 0
+    groups = group_rows(parts, min(max(each, PART_ROWS), STEP_ROWS))
+    job.commit(job.map_files(groups, partial(_work, job.store, job.prefix, job.settings), "groups"))

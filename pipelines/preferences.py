@@ -5,7 +5,8 @@ prompts every later model. So no prompt that `instructions` trains on is among t
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -14,23 +15,30 @@ import numpy as np
 from contract import results
 from contract.conversation import Preference, opening
 from contract.errors import InputError
-from contract.examples import HH_RLHF, inspect, read
 from contract.kinds import Kind
 from contract.recipe import StageSettings
-from contract.schema import PAIRS
+from contract.schema import PAIRS, Drop
 from contract.settings.examples import MAX_SYNTHETIC, Preferences
 from contract.tables import read_rows
 from pipelines.decontaminate import leaks
+from pipelines.examples.choosing import over_cap
+from pipelines.examples.comparisons import comparisons
 from pipelines.examples.duplicates import Parts
-from pipelines.examples.sieve import Flags, Shape, Sieve, prompt_key
+from pipelines.examples.reading import inspect, limited, listed, read_pairs
+from pipelines.examples.shapes import allowed
+from pipelines.examples.sieve import Flags, Shape, Sieve, key_of, named, prompt_key, shown, sides
 from pipelines.examples.synthetic import documents, synthetic_preferences
 from pipelines.spark.job import Job
 
-KEY = "preferences.data"
-
 
 def row(pair: Preference) -> dict[str, Any]:
-    return {"prompt": [asdict(turn) for turn in pair.prompt], "chosen": pair.chosen, "rejected": pair.rejected}
+    return {
+        "prompt": [asdict(turn) for turn in pair.prompt],
+        "chosen": pair.chosen,
+        "rejected": pair.rejected,
+        "chosen_score": pair.chosen_score,
+        "rejected_score": pair.rejected_score,
+    }
 
 
 def parts(pair: Preference) -> Parts:
@@ -42,7 +50,7 @@ def prompt(pair: Preference) -> str:
     return opening(pair.prompt)
 
 
-SHAPE: Shape[Preference] = Shape(Kind.PAIRS, Kind.HELDOUT_PAIRS, PAIRS, row, parts, prompt)
+SHAPE: Shape[Preference] = Shape(Kind.PAIRS, Kind.HELDOUT_PAIRS, PAIRS, row, parts, prompt, lambda pair: pair.task)
 
 
 def is_heldout(prompt: str, fraction: float) -> bool:
@@ -66,14 +74,17 @@ def asked(pair: Preference) -> set[int]:
     return {prompt_key(turn.text) for turn in pair.prompt if turn.role == "user"}
 
 
-def from_file(settings: Preferences, sieve: Sieve[Preference], learned: set[int]) -> Flags:
-    """Take the pairs of the recipe's file; returns which of those that were taken are held out."""
-    taken = sieve.take_read(read(KEY, settings.data, HH_RLHF), settings.max_examples)
-    heldout = [
-        is_heldout(prompt(pair), settings.heldout_fraction) and learned.isdisjoint(asked(pair)) for pair in taken
-    ]
-    sieve.unique()
-    return np.array(heldout, bool)
+def from_files(
+    settings: Preferences, sieve: Sieve[Preference], learned: set[int], shapes: Counter[str]
+) -> tuple[Flags, dict[Drop, Flags]]:
+    """Take the pairs of the recipe's files; returns which of those that were taken are held out, and which go."""
+    heldout, lots = [], []
+    for pair in sieve.take_read(read_pairs(settings, shapes), settings.max_examples):
+        heldout.append(is_heldout(prompt(pair), settings.heldout_fraction) and learned.isdisjoint(asked(pair)))
+        lots.append(prompt_key(prompt(pair), settings.seed))
+    flags, unique = np.array(heldout, bool), sieve.unique()
+    capped = over_cap(sieve.task_codes(), np.array(lots, np.uint64), unique & ~flags, settings.max_per_task)
+    return flags, {Drop.OVER_CAP: capped}
 
 
 def from_mixture(job: Job, settings: Preferences, sieve: Sieve[Preference], learned: set[int]) -> Flags:
@@ -88,24 +99,39 @@ def from_mixture(job: Job, settings: Preferences, sieve: Sieve[Preference], lear
 
 
 def check(settings: StageSettings) -> None:
-    """Raise InputError if the file is missing, damaged or of another format; say what it holds."""
+    """Raise InputError if a file is missing, damaged or of no known shape; say what the files hold."""
     own: Preferences = settings.own
-    if own.data != "synthetic":
-        print(inspect(KEY, own.data, HH_RLHF, own.max_examples))
+    if not own.synthetic:
+        shapes: Counter[str] = Counter()
+        rows = limited(read_pairs(own, shapes), own.max_examples)
+        described = allowed(comparisons(own.criteria))
+        print(inspect(key_of("preferences", own), named(own), rows, shapes, described))
+    elif own.max_per_task:
+        raise InputError(
+            "preferences.max_per_task: chooses among the rows of files; name some in preferences.data or .sources"
+        )
 
 
 def run(job: Job) -> None:
     settings: Preferences = job.settings
     sieve = Sieve(job, SHAPE, settings.min_jaccard, leaks(job.setting("decontaminate")))
     learned = learned_prompts(job)
-    synthetic = settings.data == "synthetic"
-    heldout = from_mixture(job, settings, sieve, learned) if synthetic else from_file(settings, sieve, learned)
-    output = sieve.close(heldout)
+    shapes: Counter[str] = Counter()
+    dropped: Mapping[Drop, Flags] = {}
+    if settings.synthetic:
+        heldout = from_mixture(job, settings, sieve, learned)
+    else:
+        heldout, dropped = from_files(settings, sieve, learned, shapes)
+        print(f"preferences: read rows{listed(shapes)}", flush=True)
+    output = sieve.close(heldout, dropped)
     train, held = sieve.rows(output)
     if not train or not held:
-        more = "raise mix.heldout_fraction or use more pages" if synthetic else "give it more prompts"
+        more = "raise mix.heldout_fraction or use more pages" if settings.synthetic else "give it more prompts"
         raise InputError(
-            f"preferences: {settings.data} data leaves {train:,} pairs to learn from and {held:,} to judge by "
-            f"({sieve.drop_reasons()}); name a larger file in {KEY}, or {more}"
+            f"preferences: {named(settings)} leaves {train:,} pairs to learn from and {held:,} to judge by "
+            f"({sieve.drop_reasons()}); name a larger file in {key_of('preferences', settings)}, or {more}"
         )
-    job.commit(output, results.Examples(data=settings.data, training=train, heldout=held))
+    told = results.Examples(
+        data=named(settings), training=train, heldout=held, shapes=shown(shapes), tasks=sides(sieve.tasks)
+    )
+    job.commit(output, told)

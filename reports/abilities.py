@@ -16,13 +16,20 @@ from contract.kinds import Kind
 from contract.manifest import File, Manifest, find
 from contract.plan import Run
 from contract.printable import printable_lines
-from contract.results import Evaluate, Probe, Reward
+from contract.results import Evaluate, Judge, Probe, Reward
+from contract.stages import ALIGNING
 from contract.store import Store
 from evals.intervals import ratio, wilson
 from reports.models import Figure
 
-EVALUATED = ("pretrain", "sft", "ppo")
-SPEAKING = {"sft": "before", "ppo": "after"}
+OWN_REWARD = "reward by the reward model of PPO"
+SHORTER = "accuracy where the better reply is shorter"
+WIN_RATES = {
+    "reward": ("win rate over the SFT model, by the reward model that PPO optimised", "win_rate"),
+    "judge": ("win rate over the SFT model, by the judge, which PPO never saw", "judge_win_rate"),
+}
+"""Stage of a reward model -> how PPO's win rate by it is called, and its figure."""
+SPEAKING = {"sft": "before", **dict.fromkeys(ALIGNING, "after")}
 """The models whose replies `evaluate` samples, and what its samples call them."""
 MEASURES_BYTES = 16 << 20  # a larger file of measures gives no interval
 SAMPLES_BYTES = 2 << 20  # what is read of a file of samples
@@ -72,14 +79,14 @@ class Row:
 
     @property
     def verdict(self) -> str:
-        """What may be said of the difference, in a few words; empty if there are no two figures."""
+        """Whether the best model is better by more than chance, in a few words; empty if there are no two figures."""
         if sum(one is not None for one in self.cells) < 2:
             return ""
         if not self.comparable:
-            return "not comparable: other data or settings"
+            return "not comparable: measured on other data or with other settings"
         if any(one.figure.low is None for one in self.cells if one):
-            return "not every interval is known"
-        return "intervals apart" if self.told_apart else "intervals meet"
+            return "unknown: not every interval is known"
+        return "yes: the best interval overlaps no other" if self.told_apart else "no: the intervals overlap"
 
 
 @dataclass(frozen=True)
@@ -90,23 +97,52 @@ class Abilities:
     notes: tuple[str, ...] = ()
 
 
-def abilities(run: Run, stage: str) -> Abilities:
+class Results:
+    """Reads what one page needs of the store, each file once."""
+
+    def __init__(self) -> None:
+        self._manifests: dict[tuple[Store, str], Manifest | None] = {}
+        self._samples: dict[tuple[Store, str], list[dict[str, Any]]] = {}
+
+    def manifest(self, run: Run, stage: str) -> Manifest | None:
+        """The manifest of a stage of a run, or None if it is not done."""
+        task = run.task(stage)
+        key = run.store, task.prefix
+        if key not in self._manifests:
+            self._manifests[key] = find(run.store, task)
+        return self._manifests[key]
+
+    def samples(self, store: Store, file: File) -> list[dict[str, Any]]:
+        """The rows of a file of samples. Raises DamagedError if it has none that can be read."""
+        key = store, file.path
+        if key not in self._samples:
+            try:
+                self._samples[key] = sample_rows(_content(store, file, SAMPLES_BYTES))
+            except (ValueError, RecursionError) as error:
+                raise _spoilt(store, file) from error
+        return self._samples[key]
+
+
+def abilities(run: Run, stage: str, results: Results | None = None) -> Abilities:
     """Every figure of the model that a stage of a run trained, from `evaluate`, `probe` and `reward`.
 
     A stage that is not done, or whose manifest cannot be read, is a note and no error.
     """
+    results = results or Results()
     found: list[Ability] = []
     notes: list[str] = []
     asked: list[tuple[str, Callable[[Manifest], list[Ability]]]] = []
-    if stage in EVALUATED:
-        asked.append(("evaluate", lambda one: of_evaluate(one, stage)))
+    if stage in ("pretrain", "sft", run.recipe.align):
+        # The figures call the aligned model `ppo`, whichever stage made it.
+        named = "ppo" if stage == run.recipe.align else stage
+        asked.append(("evaluate", lambda one: of_evaluate(one, named)))
     if stage == "pretrain" and run.recipe.probe.reference:
         asked.append(("probe", lambda one: of_probe(run.store, one)))
-    if stage == "reward":
-        asked.append(("reward", of_reward))
+    if stage in ("reward", "judge"):
+        asked.append((stage, of_reward))
     for measuring, figures in asked:
         try:
-            manifest = find(run.store, run.task(measuring))
+            manifest = results.manifest(run, measuring)
             found += figures(manifest) if manifest else []
             notes += warnings(manifest) if manifest else [f"{measuring} of this run is not done"]
         except StoreError as error:
@@ -133,30 +169,39 @@ def of_evaluate(manifest: Manifest, stage: str) -> list[Ability]:
     figures: list[tuple[str, Better, str, str, tuple[str, ...]]] = [
         ("bits per byte", "lower", f"bits_per_byte_{stage}", text, ("pack",)),
         ("perplexity", "lower", f"perplexity_{stage}", text, ("pack",)),
-        ("reward by the reward model", "higher", f"reward_{stage}", prompts, ("preferences", "reward")),
+        (OWN_REWARD, "higher", f"reward_{stage}", prompts, ("preferences", "reward")),
+        ("reward by the judge", "higher", f"judge_{stage}", prompts, ("preferences", "judge")),
     ]
     found = [
         Ability(name, better, Figure(name, values[key]), items, _measured_on(manifest, data))
         for name, better, key, items, data in figures
         if values.get(key) is not None
     ]
-    if stage == "ppo" and made.win_rate is not None:
-        name = "win rate over the SFT model"
-        figure = Figure(name, made.win_rate, made.win_rate_low, made.win_rate_high)
-        found.append(Ability(name, "higher", figure, prompts, _measured_on(manifest, ("preferences", "reward", "sft"))))
+    for judge, (name, key) in WIN_RATES.items() if stage == "ppo" else ():
+        if values[key] is not None:
+            figure = Figure(name, values[key], values[f"{key}_low"], values[f"{key}_high"])
+            data = _measured_on(manifest, ("preferences", judge, "sft"))
+            found.append(Ability(name, "higher", figure, prompts, data))
     return found
 
 
 def of_reward(manifest: Manifest) -> list[Ability]:
-    """The reward model's accuracy on held-out pairs, with the interval that it committed."""
-    made = Reward.of(manifest)
-    items = f"{made.heldout_pairs:,} pairs"
+    """A reward model's accuracy on held-out pairs, with the intervals that it committed; nothing of a judge not asked
+    for.
+    """
+    made = Reward.of(manifest) if manifest.stage == "reward" else Judge.of(manifest)
+    if made.accuracy is None or made.ece is None:
+        return []
+    items, shorter = f"{made.heldout_pairs:,} pairs", f"{made.shorter_pairs:,} pairs"
     data = _measured_on(manifest, ("preferences",))
-    accuracy = Figure("pairwise accuracy", made.accuracy, made.accuracy_low, made.accuracy_high)
-    return [
-        Ability(accuracy.name, "higher", accuracy, items, data),
-        Ability("calibration error", "lower", Figure("calibration error", made.ece), items, data),
+    found: list[tuple[str, Better, Figure]] = [
+        (items, "higher", Figure("pairwise accuracy", made.accuracy, made.accuracy_low, made.accuracy_high)),
+        (items, "lower", Figure("calibration error", made.ece)),
     ]
+    if made.shorter_accuracy is not None:
+        low, high = made.shorter_accuracy_low, made.shorter_accuracy_high
+        found.append((shorter, "higher", Figure(SHORTER, made.shorter_accuracy, low, high)))
+    return [Ability(figure.name, better, figure, of, data) for of, better, figure in found]
 
 
 def of_probe(store: Store, manifest: Manifest) -> list[Ability]:
@@ -226,16 +271,17 @@ class Prompt:
     replies: tuple[Reply | None, ...]
 
 
-def replies(chosen: Sequence[tuple[Run, str]]) -> tuple[list[Prompt], list[str]]:
+def replies(chosen: Sequence[tuple[Run, str]], results: Results | None = None) -> tuple[list[Prompt], list[str]]:
     """Replies of models at the same prompts, side by side: (at most PROMPTS prompts, why a model has no replies).
 
     chosen: a run and the stage of its model, one of SPEAKING. Prompts that all models were asked come first.
     """
     found: list[dict[str, Reply]] = []
     notes: list[str] = []
+    results = results or Results()
     for run, stage in chosen:
         try:
-            found.append(_replies_of(run, stage))
+            found.append(_replies_of(run, stage, results))
         except (StoreError, NotReadyError) as error:
             found.append({})
             notes.append(str(error))
@@ -245,19 +291,15 @@ def replies(chosen: Sequence[tuple[Run, str]]) -> tuple[list[Prompt], list[str]]
     return rows, list(dict.fromkeys(notes))
 
 
-def _replies_of(run: Run, stage: str) -> dict[str, Reply]:
+def _replies_of(run: Run, stage: str, results: Results) -> dict[str, Reply]:
     """Prompt -> the reply of one model, as `evaluate` committed them. Raises NotReadyError if there are none."""
     side = SPEAKING[stage]
-    manifest = find(run.store, run.task("evaluate"))
+    manifest = results.manifest(run, "evaluate")
     if manifest is None:
         raise NotReadyError("evaluate of this run is not done, so there are no samples yet")
     found: dict[str, Reply] = {}
     for file in manifest.of(Kind.SAMPLES):
-        try:
-            rows = sample_rows(_content(run.store, file, SAMPLES_BYTES))
-        except (ValueError, RecursionError) as error:
-            raise _spoilt(run.store, file) from error
-        for row in rows:
+        for row in results.samples(run.store, file):
             text, reward = row.get(side), row.get(f"reward_{side}")
             if isinstance(text, str):
                 known = reward if isinstance(reward, int | float) else None

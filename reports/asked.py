@@ -5,8 +5,10 @@ and reading it takes time linear in its length.
 """
 
 import shlex
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from contract.errors import GristmillError, InputError, RecipeError
@@ -14,7 +16,8 @@ from contract.mistakes import Mistake
 from contract.offered import offered, recipe_uri
 from contract.plan import Run, draft
 from contract.recipe import Recipe, find_mistakes
-from contract.sources import newest_crawl, snapshot_date
+from contract.settings.corpus import Crawl
+from contract.sources import list_outside, list_segments, newest_crawl, snapshot_date
 from contract.store import Store
 from reports.forecast import Forecast, forecast, look, samples, tasks_in
 
@@ -23,6 +26,7 @@ FOLLOWERS = {"corpus": ("pretrain", "align", "evaluate"), "pretrain": ("align", 
 MOST_LINES, MOST_CHARS = 200, 20_000  # of all overrides
 TOLD_CHARS = 600  # of one mistake's message
 PATIENCE_S = 4.0  # for a crawl's server that does not answer
+KEPT_S = 60.0  # for which an answer about a crawl's files holds
 
 
 @dataclass(frozen=True)
@@ -96,14 +100,51 @@ def _refuses_crawl(asked: Asked, recipe: Recipe | None) -> str:
     return ""
 
 
+def find_unlisted(asked: Asked, recipe: Recipe, outside: bool = True) -> Mistake | None:
+    """The first source of the run that cannot be listed from here; `recipe` is that of `examine`.
+
+    Without `outside`, only the crawl is listed: this is asked while a person types. Its answer is kept for a minute.
+    """
+    why = ""
+    if not asked.run or recipe.crawl != asked.run.recipe.crawl:
+        why = _why_unlisted(recipe.crawl, _crawls(asked, recipe), int(time.monotonic() / KEPT_S))
+    if outside and not why:
+        try:
+            list_outside(recipe)
+        except GristmillError as error:
+            why = str(error)
+    return _about(asked, _short(why)) if why else None
+
+
+@lru_cache(maxsize=64)
+def _why_unlisted(crawl: Crawl, crawls: tuple[str, ...], minute: int) -> str:
+    """Why the crawl files cannot be listed, or an empty string. `minute` makes a kept answer expire."""
+    try:
+        list_segments(Recipe.model_construct(crawl=crawl, snapshots=crawls), PATIENCE_S)
+    except GristmillError as error:
+        return str(error)
+    return ""
+
+
+def _crawls(asked: Asked, recipe: Recipe) -> tuple[str, ...]:
+    return recipe.snapshots or ((asked.crawl,) if asked.crawl else ())
+
+
+def _about(asked: Asked, why: str) -> Mistake:
+    """A message that begins with the key of a setting, as a mistake at the last line that sets it."""
+    key, _, rest = why.partition(" ")
+    key = key.removesuffix(":")
+    lines = [number for number, line in enumerate(asked.lines) if line.partition("=")[0].strip() == key]
+    return Mistake(key, rest, lines[-1]) if lines else Mistake("", why)
+
+
 def expect(asked: Asked, recipe: Recipe, earlier: Iterable[Run]) -> Forecast:
     """What the run would do. `recipe` is that of `examine`; `earlier` are runs to compare with, the newest first.
 
     Lists the crawl, as the run's first task does, and writes nothing. Raises GristmillError.
     """
     continued = asked.run if asked.run and not asked.overrides else None
-    crawls = [asked.crawl] if asked.crawl and not recipe.snapshots else []
-    pairs = tasks_in(continued or draft(recipe, crawls, PATIENCE_S), asked.dag)
+    pairs = tasks_in(continued or draft(recipe, _crawls(asked, recipe), PATIENCE_S), asked.dag)
     found = samples((run for run in earlier if run.store == Store(recipe.store)), {task.stage for _, task in pairs})
     return forecast(pairs, asked.dag, look(pairs), found)
 

@@ -8,9 +8,10 @@ from contract.funnel import entered
 from contract.headline import headline
 from contract.manifest import find
 from contract.plan import Run
+from contract.stages import ALIGNING
 from reports.run import funnel
 
-SHOWN = {"align": ("gate", "ppo"), "pretrain": ("pretrain",), "evaluate": ("evaluate",)}
+SHOWN = {"align": ("gate", *ALIGNING), "pretrain": ("pretrain",), "evaluate": ("evaluate",)}
 """DAG -> its stages whose headlines the card shows."""
 
 

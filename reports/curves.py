@@ -7,21 +7,24 @@ import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from statistics import median
 from typing import Literal
 
 from contract import manifest
 from contract.errors import DamagedError
+from contract.headline import omitted
 from contract.kinds import Kind
-from contract.live import Seen, read_live
+from contract.live import ALL_STEPS, LEFT_S, Seen, read_live
 from contract.manifest import File, Manifest
 from contract.masking import masked
 from contract.metrics import load_points
 from contract.plan import Run, Task
+from contract.stages import ALIGNING
 from contract.store import Store
 from contract.thinning import Curve, load_curves, thin
+from reports.indexes import together
 
 State = Literal["done", "running", "silent", "stopped", "waiting"]
 
@@ -42,7 +45,7 @@ class Reading:
     curves are those of the newest checkpoint), or waiting (nothing shown yet).
     `whole`: the curves replace what the reader has, else they are new points only. `seen` goes with the next reading of
     a task that runs. `updated`: Unix time in seconds of the newest points. `events`: where TensorBoard's files are.
-    `problem`: why there are no curves, if they cannot be read.
+    `problem`: why there are no curves, if they cannot be read. `made`: the manifest of a task that is done.
     """
 
     state: State
@@ -52,6 +55,7 @@ class Reading:
     updated: float | None = None
     events: tuple[str, ...] = ()
     problem: str = ""
+    made: Manifest | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -74,58 +78,76 @@ class Chart:
 CHARTS: tuple[Chart, ...] = (
     Chart("Loss", "nats", ("loss", "heldout_loss")),
     Chart("Accuracy on the training pairs", "share", ("accuracy",)),
-    Chart("Reward and objective", "standard deviations", ("reward", "objective")),
-    Chart("KL divergence from the start", "nats a reply", ("kl",)),
+    Chart("Rewards of the chosen and the rejected replies", "nats", ("reward_chosen", "reward_rejected", "margin")),
+    Chart("Reward and objective", "standard deviations", ("reward", "objective", "heldout_reward")),
+    Chart("Spread of the rewards", "standard deviations", ("reward_std",)),
+    Chart("Replies to prompts with known answers", "share", ("right_fraction", "abstained_fraction", "wrong_fraction")),
+    Chart(
+        "Held-out replies with known answers",
+        "share",
+        ("heldout_right_fraction", "heldout_abstained_fraction", "heldout_wrong_fraction"),
+    ),
+    Chart(
+        "KL divergence from the start", "nats per reply", ("kl", "kl_k3", "kl_exact", "heldout_kl", "heldout_kl_exact")
+    ),
     Chart("Coefficient of the KL term", "", ("kl_coef",)),
-    Chart("Length of the replies", "tokens", ("response_length",)),
-    Chart("Replies that end", "share", ("eot_fraction",)),
-    Chart("Held-out loss by source", "nats a token", ("heldout_loss/",)),
-    Chart("Norm of the gradients", "before clipping", ("grad_norm",)),
+    Chart("Length of the replies", "tokens", ("response_length", "response_length_max", "heldout_response_length")),
+    Chart("Replies that end by themselves", "share", ("eot_fraction",)),
+    Chart("Held-out loss by source", "nats per token", ("heldout_loss/",)),
+    Chart("Gradient norm", "before clipping", ("grad_norm", "value_grad_norm")),
     Chart("Learning rate", "", ("lr",)),
     Chart("Loss of the policy", "", ("policy_loss",)),
     Chart("Loss of the critic", "", ("value_loss",)),
-    Chart("Loss on pretraining text", "nats a token", ("ptx_loss",)),
-    Chart("Variance that the critic explains", "share", ("explained_variance",)),
-    Chart("Entropy of the policy", "nats a token", ("entropy",)),
+    Chart("Loss on pretraining text", "nats per token", ("ptx_loss",)),
+    Chart("Explained variance of the critic", "share", ("explained_variance",)),
+    Chart("Entropy of the policy", "nats per token", ("entropy",)),
     Chart("Clipped probability ratios", "share", ("clip_fraction",)),
-    Chart("Divergence from the teacher", "nats a token", ("distill_kl",)),
-    Chart("Balance of the experts", "", ("balance_loss",)),
-    Chart("Speed", "tokens a second", ("tokens_per_s",)),
+    Chart("Probability ratio of an update", "mean over tokens", ("ratio",)),
+    Chart("KL divergence from the policy that sampled", "nats per token", ("kl_update",)),
+    Chart("KL divergence from the SFT model in the loss", "nats per token", ("kl_loss",)),
+    Chart("Groups of replies with equal rewards", "share", ("equal_groups",)),
+    Chart("Updates of a step", "", ("updates",)),
+    Chart("KL divergence from the teacher", "nats per token", ("distill_kl",)),
+    Chart("Load-balancing loss of the experts", "", ("balance_loss",)),
+    Chart("Speed", "tokens per second", ("tokens_per_s", "sampled_tokens_per_s", "learned_tokens_per_s")),
+    Chart("Time spent sampling", "share of a step", ("sampling_share",)),
     Chart("Time of a step", "seconds", ("step_s",)),
     Chart("Model FLOPs utilisation", "share", ("mfu",)),
-    Chart("Memory, the most so far", "bytes", ("memory_bytes",)),
+    Chart("Peak memory", "bytes", ("memory_bytes",)),
     Chart("Tokens read", "tokens", ("tokens",)),
     Chart("Epochs over each source", "epochs", ("epochs/",)),
 )
 """A name that ends in a slash stands for the curves of all sources."""
 
-MARKERS = ("resumed", "skipped")
-"""Curves that are marks in the other charts and have no chart of their own."""
+HIDDEN = (ALL_STEPS, LEFT_S)
+"""Curves that tell how far a running task is. They are in no chart."""
+MARKERS = ("resumed", "skipped", *HIDDEN)
+"""Curves that have no chart of their own: marks in the other charts, and the hidden ones."""
 
 
-STAGES_SHOWN = ("pretrain", "sft", "reward", "gate", "ppo", "probe", "evaluate")
+STAGES_SHOWN = ("pretrain", "sft", "reward", "gate", *ALIGNING, "judge", "probe", "evaluate")
 """The stages that have a page: those that train or measure a model, and the gate."""
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A stage of a run, and whether it is done, has begun, or waits."""
+    """A stage of a run, and whether it is done, has begun, or has not."""
 
     stage: str
     state: Literal["done", "begun", "waiting"]
 
 
 def states(run: Run) -> list[Shown]:
-    """Each stage of STAGES_SHOWN with its state, in their order."""
-    found: list[Shown] = []
-    for stage in STAGES_SHOWN:
+    """Each stage of STAGES_SHOWN that the run does not leave out, with its state, in their order."""
+
+    def look(stage: str) -> Shown:
         task = run.task(stage)
-        if run.store.exists(f"{task.prefix}/manifest.json"):
-            found.append(Shown(stage, "done"))
-        else:
-            begun = run.store.folders(f"{task.stage}/{task.fingerprint}")
-            found.append(Shown(stage, "begun" if begun else "waiting"))
-    return found
+        if run.store.entry(f"{task.prefix}/manifest.json"):
+            return Shown(stage, "done")
+        begun = run.store.folders(f"{task.stage}/{task.fingerprint}")
+        return Shown(stage, "begun" if begun else "waiting")
+
+    return list(together(run.store, look, [one for one in STAGES_SHOWN if not omitted(run.recipe, one, None)]))
 
 
 def stage_to_show(found: Sequence[Shown]) -> str | None:
@@ -152,7 +174,7 @@ def read(run: Run, task: Task, seen: Seen | None = None) -> Reading:
             state: State = "silent" if time.time() - live.modified > SILENT_S else "running"
             return Reading(state, live.curves, live.whole, live.seen, live.modified, (folder,))
         done = done or manifest.find(run.store, task)  # it may have committed between the two
-        return _committed(run.store, done, "done") if done else _stopped(run.store, task)
+        return replace(_committed(run.store, done, "done"), made=done) if done else _stopped(run.store, task)
     except DamagedError as error:
         return Reading("done", problem=str(error))
 
@@ -173,11 +195,11 @@ def _committed(store: Store, done: Manifest, state: State) -> Reading:
     if small:
         return Reading(state, _load(store, small[0]), updated=updated, events=events)
     if not full or not full[0].bytes:
-        return Reading(state, updated=updated, events=events, problem="it has committed no curves")
+        return Reading(state, updated=updated, events=events, problem="The task has committed no curves.")
     if full[0].bytes > FULL_BYTES:
         problem = (
-            f"its curves are {full[0].bytes:,} bytes and were committed before this page had a small file of them; "
-            "TensorBoard shows them"
+            f"An older version made this result without thinned curves, and the full ones ({full[0].bytes:,} bytes) "
+            "are too large for this page. TensorBoard shows them."
         )
         return Reading(state, updated=updated, events=events, problem=problem)
     return Reading(state, _load(store, full[0]), updated=updated, events=events)
@@ -194,6 +216,24 @@ def _load(store: Store, file: File) -> Mapping[str, Curve]:
         return thin(load_points(data))
     except (ValueError, TypeError) as error:
         raise file.damaged(store, file.bytes) from error
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a running task is. of: all its steps; left_s: seconds until the last one. None where it is not known."""
+
+    step: int
+    of: int | None = None
+    left_s: float | None = None
+
+
+def progress(curves: Mapping[str, Curve]) -> Progress | None:
+    """How far a running task is by its newest points; None without points."""
+    step = max((curve.steps[-1] for curve in curves.values() if curve.steps), default=None)
+    if step is None:
+        return None
+    of, left_s = (curves[name].values[-1] if name in curves else None for name in (ALL_STEPS, LEFT_S))
+    return Progress(step, int(of) if of is not None else None, left_s)
 
 
 def charts(names: Iterable[str]) -> list[Chart]:

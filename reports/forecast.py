@@ -14,7 +14,7 @@ from contract import ablation
 from contract.errors import InputError, RecipeError
 from contract.headline import omitted
 from contract.plan import Run, Task, varied
-from contract.stages import STAGES, stages_of
+from contract.stages import ALIGNING, STAGES, stages_of
 from contract.store import Store
 from reports.done import Done, Unreadable, look_up
 from reports.workload import crawl_bytes, entered, place, work
@@ -146,7 +146,7 @@ def _there(store: Store, stage: str, tasks: Iterable[Task]) -> list[tuple[Task, 
 
 
 def _done(store: Store, task: Task, reads: bool) -> Seen | None:
-    if not store.exists(f"{task.prefix}/manifest.json"):  # `look_up` may remember one that was deleted since
+    if store.entry(f"{task.prefix}/manifest.json") is None:  # `look_up` may remember one that was deleted since
         return None
     if not reads:
         return Seen()
@@ -263,7 +263,7 @@ def _step(
     alike = [one for one in earlier if one.stage == stage and one.place == place(to_do[0][0].recipe, stage)]
     ranges = [seconds(works[task.prefix], alike) for _, task in to_do]
     known = [one for one in ranges if one]
-    note = "if the gate opens" if stage == "ppo" else ""
+    note = "if the gate opens" if stage in ALIGNING else ""
     needs = _needs([task for _, task in to_do], done, dag)
     if len(known) < len(ranges):
         why = "its size is not known beforehand" if alike else NOTHING
@@ -282,7 +282,7 @@ def _needs(tasks: Sequence[Task], done: Mapping[str, Seen], dag: str) -> tuple[s
     absent = (
         one.stage
         for one in inputs
-        if STAGES[one.stage].dag != dag and dag != "ablate" and one.stage != "ppo" and one.prefix not in done
+        if STAGES[one.stage].dag != dag and dag != "ablate" and one.stage not in ALIGNING and one.prefix not in done
     )
     return tuple(dict.fromkeys(absent))
 

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from contract.errors import DamagedError, StoreError
 from contract.kinds import Kind
-from contract.manifest import File, Rows, read
+from contract.manifest import File, Manifest, Rows, parse
 from contract.plan import WHOLE, Run, Task
 from contract.stages import STAGES
 from contract.store import Store
@@ -32,6 +32,7 @@ from contract.tables import reading
 READERS = 8  # of S3 at once
 TASKS, FRESH_S = 2048, 60.0  # committed tasks that are remembered, and for how long
 FOOTERS = 1024  # a crawl of 60 segments has 610 tables
+OBJECTS = 4096  # of S3 whose size is remembered
 KEEPERS = ("score", "curate")  # stages that also list the documents that they kept
 NAMED = set(File.model_fields)  # one for all files
 T = TypeVar("T")
@@ -83,7 +84,7 @@ class _Remembered:
 
     def __init__(self) -> None:
         self._held: OrderedDict[tuple[str, str], tuple[float, int, Indexed]] = OrderedDict()
-        self._lock, self._reading = threading.Lock(), threading.Lock()
+        self._lock, self._parsing = threading.Lock(), threading.Lock()
 
     def known(self, store: Store, task: Task) -> Indexed | None:
         """What is remembered of a task and still fresh."""
@@ -95,33 +96,35 @@ class _Remembered:
         """The committed task; None if it is not done."""
         if found := self.known(store, task):
             return found
-        entry = store.entry(f"{task.prefix}/manifest.json")
-        if entry is None:
+        key, path = (store.uri, task.prefix), f"{task.prefix}/manifest.json"
+        with self._lock:
+            _, made, held = self._held.get(key, (0.0, 0, None))
+        if held:
+            entry = store.entry(path)
+            if entry is None:
+                return None
+            if entry.modified == made:
+                return self._keep(key, made, held)
+        stored = store.read(path)
+        if stored is None:
             return None
-        with self._reading:  # a large manifest takes tens of megabytes while it is read: one at a time
-            if found := self.known(store, task):
-                return found
-            key = store.uri, task.prefix
-            with self._lock:
-                _, made, found = self._held.get(key, (0.0, 0, None))
-            if found is None or made != entry.modified:
-                try:
-                    found = _indexed(store, task)
-                except FileNotFoundError:
-                    return None
-            with self._lock:
-                self._held[key] = time.monotonic(), entry.modified, found
-                self._held.move_to_end(key)
-                while len(self._held) > TASKS:
-                    self._held.popitem(last=False)
+        with self._parsing:  # a large manifest takes tens of megabytes while it is parsed: one at a time
+            found = self.known(store, task) or _indexed(task, parse(store, task.prefix, stored[1]))
+        return self._keep(key, stored[0].modified, found)
+
+    def _keep(self, key: tuple[str, str], made: int, found: Indexed) -> Indexed:
+        with self._lock:
+            self._held[key] = time.monotonic(), made, found
+            self._held.move_to_end(key)
+            while len(self._held) > TASKS:
+                self._held.popitem(last=False)
         return found
 
 
 _REMEMBERED = _Remembered()
 
 
-def _indexed(store: Store, task: Task) -> Indexed:
-    manifest = read(store, task.prefix)
+def _indexed(task: Task, manifest: Manifest) -> Indexed:
     own = [file for file in manifest.files if file.path.startswith(f"{manifest.prefix}/")]
     named = [file for file in own if file.kind in (Kind.DROPS, Kind.DOCUMENTS)]
     kinds = Kind.PLACES, Kind.ADDRESSES, Kind.STEPS, Kind.MATCHES
@@ -139,14 +142,19 @@ def _lean(file: File) -> File:
     return File.model_construct(NAMED, sha256="", **kept)
 
 
+def judging(run: Run, stages: Iterable[str] | None = None) -> list[Task]:
+    """The tasks of a run that judge documents, done or not, in pipeline order. stages: only these."""
+    every = {stage.name for stage in STAGES.values() if stage.drops and stage.counts == "documents"}
+    wanted = every if stages is None else every & {*stages}
+    return [task for task in run.tasks().values() if task.stage in wanted]
+
+
 def indexed(run: Run, stages: Iterable[str] | None = None) -> tuple[list[Indexed], list[str]]:
     """The committed tasks of a run that judge documents, in pipeline order, and a sentence on each that is unreadable.
 
     stages: only these.
     """
-    judging = {stage.name for stage in STAGES.values() if stage.drops and stage.counts == "documents"}
-    wanted = judging if stages is None else judging & {*stages}
-    tasks = [task for task in run.tasks().values() if task.stage in wanted]
+    tasks = judging(run, stages)
 
     def get(task: Task) -> Indexed | StoreError | None:
         try:
@@ -166,7 +174,7 @@ def lacking(tasks: Iterable[Indexed]) -> list[str]:
     old = list(dict.fromkeys(task.stage for task in tasks if not task.complete))
     which = f"{', '.join(old[:-1])} and {old[-1]}" if len(old) > 1 else "".join(old)
     return (
-        [f"What {which} dropped cannot be searched: it was written before the index. Start the run again."]
+        [f"What {which} dropped cannot be searched: an older version wrote it without an index. Start the run again."]
         if old
         else []
     )
@@ -202,9 +210,24 @@ def _readers() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(READERS, thread_name_prefix="indexes")
 
 
+@contextmanager
+def opened(store: Store, file: File) -> Iterator[pa.NativeFile]:
+    """A committed file to read from. Of an object its size is asked once, which is all that to open it does."""
+    if store.is_s3:
+        yield _object(store, file)
+        return
+    with file.open(store) as source:
+        yield source
+
+
+@lru_cache(maxsize=OBJECTS)
+def _object(store: Store, file: File) -> pa.NativeFile:
+    return file.open(store)
+
+
 @lru_cache(maxsize=FOOTERS)
 def _footer(store: Store, file: File) -> Any:
-    with file.open(store) as source, reading(store, file):
+    with opened(store, file) as source, reading(store, file):
         return pq.read_metadata(source)
 
 
@@ -243,7 +266,7 @@ class Table:
     @contextmanager
     def opened(self) -> Iterator[pq.ParquetFile]:
         """The file, for several reads."""
-        with self.file.open(self.store) as source, reading(self.store, self.file):
+        with opened(self.store, self.file) as source, reading(self.store, self.file):
             footer = _footer(self.store, self.file)
             yield pq.ParquetFile(source, metadata=footer, page_checksum_verification=True, pre_buffer=self.store.is_s3)
 
@@ -364,8 +387,8 @@ def rows_at(store: Store, places: Sequence[Place], columns: Sequence[str]) -> li
 
 def _rows(store: Store, file: File, numbers: Sequence[int], columns: Sequence[str]) -> dict[int, dict[str, Any]]:
     found: dict[int, dict[str, Any]] = {}
-    with file.open(store) as source, reading(store, file):
-        table = pq.ParquetFile(source, page_checksum_verification=True)
+    with opened(store, file) as source, reading(store, file):
+        table = pq.ParquetFile(source, page_checksum_verification=True, pre_buffer=store.is_s3)
         starts = np.cumsum([0, *(table.metadata.row_group(at).num_rows for at in range(table.num_row_groups))])
         if min(numbers) < 0 or max(numbers) >= starts[-1]:
             raise DamagedError(f"{store.full(file.path)}: has no row {max(numbers):,}; {file.cure(store)}")

@@ -5,9 +5,10 @@ Figures come from manifests; of a stage with more than SEGMENTS segments they ar
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 from contract.errors import StoreError
@@ -17,6 +18,7 @@ from contract.plan import Run
 from contract.printable import printable
 from contract.stages import STAGES
 from contract.store import Store
+from reports.layers import Layers, Place, layers
 from reports.models import READERS
 
 SEGMENTS = 64  # of one stage whose manifests are read
@@ -25,7 +27,8 @@ CACHED = 2048
 FEW = 16  # inputs
 FILES = "files"
 """The stage of the node of the crawl files."""
-WIDTH, HEIGHT, ACROSS, DOWN = 176, 42, 22, 24  # of a box, and between boxes, in pixels
+WIDTH, HEIGHT, ACROSS, DOWN = 176, 42, 22, 32  # of a box, and between boxes, in pixels
+PASSING, PORT = 4, 12  # the width of a line that passes a row, and between two lines at a box, in pixels
 
 
 @dataclass(frozen=True)
@@ -246,21 +249,46 @@ class Drawing:
 
 
 def drawing(found: Lineage) -> Drawing:
-    """Draw each step below all that it was made from. A line that other lines already imply is left out."""
+    """Draw each step below all that it was made from, with no line behind a box.
+
+    A line is left out if others lead the same way: where A leads to B and B to C, there is none from A to C.
+    """
     level = _levels(found.back, found.forward)
-    rows: dict[int, list[str]] = {}
-    for key in found.steps:
-        rows.setdefault(level[key], []).append(key)
-    widest = max(map(len, rows.values()))
-    width = widest * (WIDTH + ACROSS) + ACROSS
-    boxes: dict[str, Box] = {}
-    for row, keys in rows.items():
-        own = len(keys) * (WIDTH + ACROSS) - ACROSS
-        for place, key in enumerate(keys):
-            x = (width - own) // 2 + place * (WIDTH + ACROSS)
-            boxes[key] = Box(found.steps[key], x, DOWN + row * (HEIGHT + DOWN))
-    lines = [_line(boxes[one], boxes[key]) for key, inputs in _reduced(found.back).items() for one in inputs]
-    return Drawing(width, DOWN + len(rows) * (HEIGHT + DOWN), tuple(boxes.values()), tuple(lines))
+    placed = layers(level, _reduced(found.back), WIDTH, PASSING, ACROSS)
+    top = {row: DOWN + row * (HEIGHT + DOWN) for row in range(len(placed.rows))}
+    left = {place: ACROSS + round(x - WIDTH / 2) for place, x in placed.middle.items()}
+    boxes = [
+        Box(found.steps[place[0]], left[place], top[place[2]]) for row in placed.rows for place in row if not place[1]
+    ]
+    leaving, coming = _ports(placed, placed.below), _ports(placed, placed.above)
+    lines = [_line([*_points(way, placed, top, leaving, coming)]) for way in placed.ways]
+    width = ACROSS + max(
+        (round(x) + (PASSING if place[1] else WIDTH) // 2 for place, x in placed.middle.items()), default=0
+    )
+    return Drawing(width + ACROSS, DOWN + len(placed.rows) * (HEIGHT + DOWN), tuple(boxes), tuple(lines))
+
+
+def _ports(placed: Layers, near: Mapping[Place, Sequence[Place]]) -> dict[tuple[Place, Place], float]:
+    """(Place, the next place of an edge) -> the x at which the edge leaves it: side by side, in the order of these."""
+    ports: dict[tuple[Place, Place], float] = {}
+    for place, others in near.items():
+        apart = 0 if place[1] else min(PORT, WIDTH * 0.8 / len(others))
+        for index, other in enumerate(sorted(others, key=lambda one: placed.middle[one])):
+            ports[place, other] = placed.middle[place] + (index - (len(others) - 1) / 2) * apart
+    return ports
+
+
+def _points(
+    way: Sequence[Place],
+    placed: Layers,
+    top: Mapping[int, int],
+    leaving: Mapping[tuple[Place, Place], float],
+    coming: Mapping[tuple[Place, Place], float],
+) -> Iterator[tuple[int, int]]:
+    """The points of an edge: where it leaves a row and where it enters the next one, in turn."""
+    for one, other in pairwise(way):
+        yield ACROSS + round(leaving[one, other]), top[one[2]] + HEIGHT
+        yield ACROSS + round(coming[other, one]), top[other[2]]
 
 
 def _levels(back: Mapping[str, tuple[str, ...]], forward: Mapping[str, tuple[str, ...]]) -> dict[str, int]:
@@ -289,9 +317,12 @@ def _reduced(back: Mapping[str, tuple[str, ...]]) -> dict[str, list[str]]:
     }
 
 
-def _line(upper: Box, lower: Box) -> str:
-    """Straight down to just above the lower box, and then over to it: so a long line stays in its own column."""
-    x1, y1 = upper.x + WIDTH // 2, upper.y + HEIGHT
-    x2, y2 = lower.x + WIDTH // 2, lower.y
-    bend, middle = y2 - DOWN, y2 - DOWN // 2
-    return f"M{x1} {y1}V{bend}C{x1} {middle} {x2} {middle} {x2} {y2}"
+def _line(points: Sequence[tuple[int, int]]) -> str:
+    """Through the points: straight down where it passes a row, and in a curve from one row to the next."""
+    (x, y), *rest = points
+    path = f"M{x} {y}"
+    for index, (x2, y2) in enumerate(rest):
+        middle = (y + y2) // 2
+        path += f"C{x} {middle} {x2} {middle} {x2} {y2}" if index % 2 == 0 else f"V{y2}"
+        x, y = x2, y2
+    return path

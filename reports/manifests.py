@@ -86,7 +86,7 @@ def _tables(manifest: Manifest) -> Iterable[Table]:
     if rows.read or rows.losses:
         yield _table("Rows", ("what", "number"), counts.items())
     yield _table("Dropped because", ("reason", "number"), _falling(rows.reasons))
-    yield _table("Never became a document", ("loss", "number"), _falling(rows.losses))
+    yield _table("Records that gave no document", ("why", "number"), _falling(rows.losses))
     plain = {key: value for key, value in manifest.metrics.items() if not isinstance(value, dict)}
     yield _table("Figures", ("figure", "value"), plain.items())
     for key, value in manifest.metrics.items():

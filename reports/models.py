@@ -15,17 +15,19 @@ from functools import lru_cache
 from typing import Any
 
 from contract.errors import InputError, NotReadyError, StoreError
-from contract.headline import headline, number
+from contract.headline import headline, number, omitted
 from contract.kinds import Kind
 from contract.manifest import File, Manifest, lies_below, need, read
 from contract.plan import Run
-from contract.stages import STAGES
+from contract.stages import ALIGNING, STAGES
 from contract.store import Store
+from reports.older import Older, older
 
-MODELS = ("pretrain", "sft", "reward", "ppo")
+MODELS = ("pretrain", "sft", "reward", *ALIGNING, "judge")
 """The stages that train a model, in the order of the stage table."""
 STAGES_READ = (*MODELS, "evaluate", "export")
-OFFERED = frozenset({Kind.MODEL, Kind.CRITIC, Kind.EXPORT, Kind.CHECKPOINT, Kind.METRICS, Kind.EVENTS})
+CURVES = frozenset({Kind.METRICS, Kind.CURVES, Kind.EVENTS})
+OFFERED = frozenset({Kind.MODEL, Kind.CRITIC, Kind.EXPORT, Kind.CHECKPOINT}) | CURVES
 """The kinds of file that may be downloaded: those of models, and the curves of their training. No text of the web."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 """Names of files that go into a header and a command as they are."""
@@ -51,10 +53,22 @@ class Seen:
     run_id: str
     store: Store
     prefixes: tuple[str, ...]
+    older: tuple[Older, ...] = ()
+    """What older versions of the stages that train made for this run."""
+    left_out: frozenset[str] = frozenset()
+    """The stages that train a model in other recipes and not in this one."""
 
     @classmethod
     def of(cls, dag_id: str, run_id: str, run: Run) -> "Seen":
-        return cls(dag_id, run_id, run.store, tuple(run.task(stage).prefix for stage in STAGES_READ))
+        before = older(run)
+        return cls(
+            dag_id,
+            run_id,
+            run.store,
+            tuple(run.task(stage).prefix for stage in STAGES_READ),
+            tuple(before[stage] for stage in MODELS if stage in before),
+            frozenset(stage for stage in MODELS if omitted(run.recipe, stage, None)),
+        )
 
     def prefix(self, stage: str) -> str:
         """Where the result of a stage lies."""
@@ -177,11 +191,17 @@ def table(seen: Sequence[Seen]) -> tuple[Model, ...]:
 def _table(seen: tuple[Seen, ...], _: int) -> tuple[Model, ...]:
     users: dict[tuple[Store, str], list[Seen]] = {}
     for one in seen:
-        for stage in MODELS:
+        for stage in (stage for stage in MODELS if stage not in one.left_out):
             users.setdefault((one.store, one.prefix(stage)), []).append(one)
-    first = {(one.store, one.prefix("export")): one for one in seen}
-    exported = {prefix for found in READERS.map(_exported, first.values()) for prefix in found}
-    made = READERS.map(lambda item: _model(item[1], item[0][1].partition("/")[0], exported), users.items())
+    others = ((one.store, one.prefix(stage)) for one in seen for stage in ("evaluate", "export"))
+    asked = tuple(dict.fromkeys((*users, *others)))  # each once, also where several models need it
+    known = dict(zip(asked, READERS.map(lambda place: cached(*place), asked), strict=True))
+
+    def look(store: Store, prefix: str) -> Kept | str | None:
+        return known[store, prefix]
+
+    exported = {prefix for one in seen for prefix in _exported(one, look)}
+    made = READERS.map(lambda item: _model(item[1], item[0][1].partition("/")[0], exported, look), users.items())
     models = [one for one in made if one]
     return tuple(sorted(models, key=lambda one: (one.finished or "~", MODELS.index(one.stage)), reverse=True))
 
@@ -199,7 +219,7 @@ def model(seen: Seen, stage: str) -> Model:
     return found
 
 
-def _model(users: Sequence[Seen], stage: str, exported: set[str], look: Look = cached) -> Model | None:
+def _model(users: Sequence[Seen], stage: str, exported: set[str], look: Look) -> Model | None:
     """The model of a stage that these DAG runs share, or None if there is nothing of it."""
     seen = next((one for one in users if one.dag_id == STAGES[stage].dag), users[0])
     prefix = seen.prefix(stage)
@@ -209,9 +229,14 @@ def _model(users: Sequence[Seen], stage: str, exported: set[str], look: Look = c
         return Model(*what, state=kept)
     if kept is None:
         steps = _steps(seen.store, prefix)
-        return Model(*what, state=f"not finished; its newest checkpoint is of step {steps[0]:,}") if steps else None
+        if steps:
+            return Model(*what, state=f"not finished; its newest checkpoint is of step {steps[0]:,}")
+        before = next((one for one in seen.older if one.stage == stage), None)
+        return Model(*what, state=before.said) if before else None
     base = kept if stage == "pretrain" else _there(look(seen.store, seen.prefix("pretrain")))
-    evaluated = _there(look(seen.store, seen.prefix("evaluate"))) if stage == "ppo" else None
+    evaluated = _there(look(seen.store, seen.prefix("evaluate"))) if stage in ALIGNING else None
+    if evaluated and evaluated.metrics.get("aligned_by", "ppo") != stage:
+        evaluated = None
     return Model(
         *what,
         finished=kept.finished,
@@ -228,7 +253,7 @@ def _there(found: Kept | str | None) -> Kept | None:
     return found if isinstance(found, Kept) else None
 
 
-def _exported(seen: Seen, look: Look = cached) -> set[str]:
+def _exported(seen: Seen, look: Look) -> set[str]:
     """The prefix of the model that a run exports, if it has done so."""
     found = _there(look(seen.store, seen.prefix("export")))
     if found is None:
@@ -245,10 +270,17 @@ def main_figure(stage: str, kept: Kept, evaluated: Kept | None = None) -> Figure
         "pretrain": (("bits per byte", "bits_per_byte"), ("held-out perplexity", "heldout_perplexity_after")),
         "sft": (("held-out perplexity of replies", "heldout_perplexity_after"),),
         "reward": (("held-out accuracy", "accuracy"),),
+        "judge": (("held-out accuracy", "accuracy"),),
         "ppo": (("reward at the end", "reward_last"),),
+        "dpo": (("held-out accuracy", "accuracy"),),
+        "grpo": (("reward at the end", "reward_last"),),
     }[stage]
-    if evaluated and (won := evaluated.number("win_rate")) is not None:
-        return Figure("win rate", won, evaluated.number("win_rate_low"), evaluated.number("win_rate_high"))
+    if evaluated and evaluated.number("win_rate") is not None:
+        # By the judge where there is one: PPO has learned to please its own reward model.
+        by = "judge_win_rate" if evaluated.number("judge_win_rate") is not None else "win_rate"
+        name = "win rate by the judge" if by != "win_rate" else "win rate by its own reward model"
+        low, high = evaluated.number(f"{by}_low"), evaluated.number(f"{by}_high")
+        return Figure(name, evaluated.number(by) or 0.0, low, high)
     for name, key in tried:
         if (value := kept.number(key)) is not None:
             return Figure(name, value, kept.number(f"{key}_low"), kept.number(f"{key}_high"))

@@ -24,13 +24,19 @@ from contract.store import Store
 from contract.tables import open_table, reading
 from pipelines.rules.decide import asked_in
 from reports import indexes
+from reports.edits import Edit, TooDifferentError, edits_of
 from reports.indexes import Indexed, Place
 from reports.search import Hit, hits
 from reports.spans import Span, shingled, shortened, similarity, spans_of
 
 TEXT_CHARS = 20_000  # of a text that a page shows
+ALIKE_CHARS = 400_000  # of two texts whose similarity is computed, which takes a second for a million
 SCANNED_ROWS = 200_000  # of a table without an index that may be looked through for one document
 COPIES, COPIES_S = 10, 0.1
+UNTOLD = (
+    "What score removed and masked is not marked: the text before it is too long, or differs from this one in too many "
+    "places, to be compared for a page."
+)
 TOLD = ("id", "url", "value", "duplicate_of", "snippet")
 CUTTING = ("dedup_substring", "decontaminate")
 CRAWLED = (
@@ -69,7 +75,10 @@ class Step:
 
 @dataclass(frozen=True)
 class Twin:
-    """The document that stayed instead of a duplicate, with both texts; kind `shared` marks the shingles of both."""
+    """The document that stayed instead of a duplicate, with both texts; kind `shared` marks the shingles of both.
+
+    similarity: None for texts that are too long to compute it for a page.
+    """
 
     id: str
     url: str
@@ -118,7 +127,8 @@ def document(run: Run, key: str) -> Document | None:
     cuts = cuts_by_stage(run.store, tasks, kept, key) if kept else {}
     last = dropped or kept
     assert last is not None
-    spans = spans_of(text, cuts, _original(run, kept, row)) if kept else [Span(text)]
+    edits, lost = _edits(_original(run, kept, row), text)
+    spans = spans_of(text, cuts, edits) if kept else [Span(text)]
     return Document(
         id=key,
         url=drop.get("url") or row.get("url") or "",
@@ -134,7 +144,7 @@ def document(run: Run, key: str) -> Document | None:
         way=tuple(way(run, tasks, key, places, cuts)),
         twin=_twin(run, tasks, drop, text) if drop.get("duplicate_of") and written else None,
         copies=tuple(_copies(run.store, tasks, key)) if not dropped else (),
-        notes=(*notes, *more),
+        notes=(*notes, *more, *lost),
     )
 
 
@@ -152,21 +162,24 @@ def _text(
         if sum(file.rows for file in files) <= SCANNED_ROWS:
             for found in matching(run.store, files, pc.field("id") == key, ["text"]):
                 return found["text"], "extract", []
-        return drop["snippet"] or "", "", ["The text stands among too many others to be found; this is its beginning."]
-    return drop["snippet"] or "", "", ["No stage has written this page's text; this is how it begins."]
+        return (
+            drop["snippet"] or "",
+            "",
+            ["This segment has too many documents to look for the whole text. This is its beginning."],
+        )
+    return drop["snippet"] or "", "", ["No stage has kept the text of this document. This is its beginning."]
 
 
 def _documents(run: Run, partition: str) -> list[File]:
     """The files of texts that `extract` wrote of a segment."""
-    made = [task for task in run.tasks().values() if (task.stage, task.partition) == ("extract", partition)]
-    done = find(run.store, made[0]) if made else None
-    return done.of(Kind.DOCUMENTS) if done else []
+    tasks = [task for task in indexes.indexed(run, ["extract"])[0] if task.partition == partition]
+    return [file for task in tasks for file in task.files.values() if file.kind == Kind.DOCUMENTS]
 
 
 def matching(store: Store, files: Sequence[File], wanted: Any, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
     """The rows of files for which an expression is true. Row groups are left out by their statistics."""
     for file in files:
-        with file.open(store) as source, reading(store, file):
+        with indexes.opened(store, file) as source, reading(store, file):
             found = pq.read_table(source, columns=list(columns), filters=wanted, page_checksum_verification=True)
         yield from found.to_pylist()
 
@@ -181,13 +194,21 @@ def _original(run: Run, kept: Place | None, row: dict[str, Any]) -> str | None:
     return next(found, None)
 
 
+def _edits(original: str | None, text: str) -> tuple[list[Edit], list[str]]:
+    """What `score` changed in a text, and what is to be said if that cannot be told."""
+    try:
+        return edits_of(original, text) if original is not None else [], []
+    except TooDifferentError:
+        return [], [UNTOLD]
+
+
 def cuts_by_stage(store: Store, tasks: Sequence[Indexed], kept: Place, key: str) -> dict[str, Ranges]:
     """Stage -> the byte ranges that it cut out of a document's text as written, of the stages that cut any."""
     found: dict[str, Ranges] = {}
     for task in tasks:
         if task.stage in CUTTING and kept.file.path in task.cuts:
             rows = matching(store, [task.cuts[kept.file.path]], pc.field("row") == kept.row, ["id", "start", "end"])
-            before = [one for ranges in found.values() for one in ranges]
+            before = {one for ranges in found.values() for one in ranges}
             new = [(one["start"], one["end"]) for one in rows if one["id"] == key]
             found[task.stage] = [one for one in new if one not in before]
     return {stage: ranges for stage, ranges in found.items() if ranges}
@@ -248,7 +269,7 @@ def _held_out(run: Run, key: str) -> Iterator[Step]:
     files = done.of(Kind.HELDOUT)
     known = sum(file.rows for file in files) <= SCANNED_ROWS
     held = known and any(True for _ in matching(run.store, files, pc.field("id") == key, ["id"]))
-    yield Step("mix", "held out" if held else "kept", "" if known else "to learn from, or held out")
+    yield Step("mix", "held out" if held else "kept", "" if known else "for training, or held out")
 
 
 def _twin(run: Run, tasks: Sequence[Indexed], drop: dict[str, Any], text: str) -> Twin | None:
@@ -260,7 +281,9 @@ def _twin(run: Run, tasks: Sequence[Indexed], drop: dict[str, Any], text: str) -
     row = indexes.rows_at(run.store, [place], ["url", "text"])[0]
     ngram = run.recipe.minhash_sign.ngram
     own, other = shingled(text[:TEXT_CHARS], row["text"][:TEXT_CHARS], ngram)
-    return Twin(key, row["url"] or "", tuple(own), tuple(other), similarity(text, row["text"], ngram), ngram)
+    short = len(text) + len(row["text"]) <= ALIKE_CHARS
+    alike = similarity(text, row["text"], ngram) if short else None
+    return Twin(key, row["url"] or "", tuple(own), tuple(other), alike, ngram)
 
 
 def _copies(store: Store, tasks: Sequence[Indexed], key: str) -> list[Hit]:

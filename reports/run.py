@@ -1,8 +1,9 @@
 """What a run's page says of it: its funnel, its stages, its recipe, and what differs in another run."""
 
 import json
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import BaseModel, TypeAdapter
@@ -10,16 +11,21 @@ from pydantic import BaseModel, TypeAdapter
 from contract import ablation
 from contract.funnel import Level, entered, summed
 from contract.headline import omitted
+from contract.live import written
 from contract.masking import masked
 from contract.plan import Run
 from contract.recipe import DEFAULTS, Recipe
-from contract.stages import STAGES
+from contract.stages import ALIGNING, STAGES
 from reports import refinedweb
+from reports.curves import SILENT_S
 from reports.done import Done, Found, Unreadable, name_of, of_run
+from reports.older import Older, older
 
 CHARS = 300  # of a setting's value
-MODELS = ("tokenizer", "pretrain", "sft", "reward", "gate", "ppo", "export", "evaluate", "probe", "ablate")
+MODELS = ("tokenizer", "pretrain", "sft", "reward", "gate", *ALIGNING, "judge", "export", "evaluate", "probe", "ablate")
 """The stages whose result is a model or a figure of one."""
+LIVE = ("pretrain", "sft", "reward", *ALIGNING, "judge")
+"""The stages that show their curves while they run."""
 PLAIN = TypeAdapter(Any)
 
 
@@ -27,9 +33,9 @@ PLAIN = TypeAdapter(Any)
 class StageRow:
     """One stage of a run, over all of its tasks.
 
-    state: `done`, `not run`, `3 of 8 done`, `damaged`, or `left out`, then why says for what reason. earlier: how many
-    of the results an earlier run had made. seconds: of work, summed over tasks. amount: of documents or tokens, `unit`.
-    said: its headline.
+    state: `done`, `not run`, `3 of 8 done`, `damaged`, `left out`, `running`, `interrupted`, or `older version`; why
+    explains it. earlier: how many of the results an earlier run had made. seconds: of work, summed over tasks. amount:
+    of documents or tokens, `unit`. said: its headline.
     """
 
     stage: str
@@ -80,6 +86,8 @@ class Overview:
     """The settings that differ from the defaults."""
     results: Mapping[str, tuple[str, ...]]
     """Stage -> the prefixes of its results, by which two runs' results are the same or not."""
+    older: Mapping[str, Older]
+    """Stage -> its result that an older version of the stage made, where this version has none."""
 
     @property
     def steps(self) -> list[refinedweb.Step]:
@@ -101,6 +109,11 @@ def overview(run: Run) -> Overview:
     gate = next((one for one in map(found.get, by_stage["gate"]) if isinstance(one, Done)), None)
     is_open = bool(gate.figures.get("open")) if gate else None
     name = name_of(run.uri)
+    rows = [
+        stage_row(stage, [found.get(prefix) for prefix in prefixes], name, omitted(run.recipe, stage, is_open))
+        for stage, prefixes in by_stage.items()
+    ]
+    before = older(run) if any(row.state == "not run" for row in rows) else {}
     return Overview(
         name,
         run.recipe.name,
@@ -108,12 +121,31 @@ def overview(run: Run) -> Overview:
         tuple(_levels(found, by_stage, "documents")),
         tuple(_levels(found, by_stage, "examples")),
         tuple(
-            stage_row(stage, [found.get(prefix) for prefix in prefixes], name, omitted(run.recipe, stage, is_open))
-            for stage, prefixes in by_stage.items()
+            _not_done(run, row, before.get(row.stage), asked={*found} & {*by_stage[row.stage]} != set())
+            if row.state == "not run"
+            else row
+            for row in rows
         ),
         tuple(one for one in settings(run.recipe) if one.changed),
         {stage: tuple(prefixes) for stage, prefixes in by_stage.items()},
+        before,
     )
+
+
+def _not_done(run: Run, row: StageRow, before: Older | None, asked: bool) -> StageRow:
+    """The row of a stage without a result: it may be running, or have the result of an older version.
+
+    asked: whether its inputs are done, so that it may be running.
+    """
+    if before:
+        return replace(row, state="older version", why=before.said)
+    shown = written(run.store, run.task(row.stage).prefix) if asked and row.stage in LIVE else None
+    if shown is None:
+        return row
+    silent = time.time() - shown
+    if silent <= SILENT_S:
+        return replace(row, state="running")
+    return replace(row, state="interrupted", why=f"its last figures are {silent / 60:,.0f} minutes old")
 
 
 def funnel(run: Run) -> tuple[Level, ...]:

@@ -10,7 +10,7 @@ next page goes on from there.
 import re
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial, reduce
 from heapq import merge
 from itertools import islice
@@ -34,9 +34,14 @@ from reports.indexes import Indexed, Place, Table, find, indexed, lacking, rows_
 
 PAGE = 50
 WORDS_S = 0.2
+ADDRESS_S = 0.5
+STRETCH = 400  # most rows by address that are read at a time
 ID = re.compile(r"[0-9a-f]{32}")
 SHOWN = ("id", "url", "title", "value", "snippet")
-LONG = f"Addresses are told apart by their first {SURT_CHARS} characters; compare the rest below."
+LONG = f"The index has the first {SURT_CHARS} characters of each address. All addresses that begin so are listed."
+DROPPED_ONLY = (
+    "Words are searched in dropped documents only. To find kept documents by words, give an address or a host as well."
+)
 KEPT = "kept"
 """As a reason: documents that no stage has dropped."""
 SPAN = pa.schema([*PLACES, ("table", pa.int64())])
@@ -78,33 +83,40 @@ class Hit:
 
 @dataclass(frozen=True)
 class Found:
-    """A page of documents. after: for the next page, empty at the end. notes: what a reader must know of it."""
+    """A page of documents. after: for the next page, empty at the end. notes: what a reader must know of it.
+
+    tasks: all that the run has committed, also what was not searched.
+    """
 
     hits: tuple[Hit, ...]
     after: str = ""
     notes: tuple[str, ...] = ()
+    tasks: tuple[Indexed, ...] = field(default=(), repr=False, compare=False)
 
 
 def search(run: Run, query: Query, size: int = PAGE) -> Found:
     """A page of the documents that a query names. Raises InputError for an id or an `after` that is none."""
     if query.id and not ID.fullmatch(query.id):
         raise InputError(f"{query.id[:40]!r} is no id: an id has 32 hexadecimal digits")
-    tasks, notes = indexed(run)
-    notes += lacking(tasks)
+    every, notes = indexed(run)
+    notes += lacking(every)
+    tasks = every
     if query.stage:
         way = {query.stage, *upstream(query.stage)} if query.reason == KEPT else {query.stage}
-        tasks = [task for task in tasks if task.stage in way]
+        tasks = [task for task in every if task.stage in way]
     if query.id:
         found = _by_id(run.store, tasks, query)
     elif query.address:
         found = _by_address(run.store, tasks, query, size)
+    elif query.words and query.reason == KEPT:
+        found = Found((), notes=(DROPPED_ONLY,))
     elif query.words:
         found = _by_words(run.store, tasks, query, size)
     elif query.reason == KEPT:
         found = _kept(run.store, tasks, query, size)
     else:
         found = _dropped(run.store, tasks, query, size)
-    return Found(found.hits, found.after, (*notes, *found.notes))
+    return Found(found.hits, found.after, (*notes, *found.notes), tuple(every))
 
 
 def hits(store: Store, places: Sequence[Place]) -> list[Hit]:
@@ -151,30 +163,61 @@ def _says(hit: Hit, words: str) -> bool:
 
 
 def _by_address(store: Store, tasks: Sequence[Indexed], query: Query, size: int) -> Found:
-    """Documents by address. The kept and the dropped row of one stand together, so that the drop alone is shown."""
+    """Documents by address, read in growing stretches until a page is half full or ADDRESS_S seconds have passed."""
     forms = {query.address, canonical(query.address)} if "://" in query.address else {query.address}
     prefixes = {prefix for form in forms for prefix in ranges(form)}
     asked = tuple(
         sorted(one for one in prefixes if not any(one != other and one.startswith(other) for other in prefixes))
     )
-    after = _address_key(query.after)
+    notes = (LONG,) if max(map(len, asked)) >= SURT_CHARS else ()
+    begun, after, found, read = time.monotonic(), _address_key(query.after), list[tuple[Key, Hit]](), 0
+    while True:
+        stretch = min(max(size, read), STRETCH)
+        some, after = _stretch(store, tasks, query, asked, after, stretch)
+        found, read = found + some, read + stretch
+        if len(found) > size:
+            return Found(tuple(hit for _, hit in found[:size]), _as_after(found[size - 1][0]), notes)
+        if after is None:
+            return Found(tuple(hit for _, hit in found), notes=notes)
+        full = 2 * len(found) >= size
+        if full or time.monotonic() - begun > ADDRESS_S:
+            told = () if full else (f"{read:,} rows were looked at for this page. Go on with the next page.",)
+            return Found(tuple(hit for _, hit in found), _as_after(after), (*notes, *told))
+
+
+def _stretch(
+    store: Store, tasks: Sequence[Indexed], query: Query, prefixes: Sequence[str], after: Key | None, size: int
+) -> tuple[list[tuple[Key, Hit]], Key | None]:
+    """The documents that a query names among the next `size` rows by address, and the last row's key if there is more.
+
+    The kept and the dropped row of a document stand together, so that the drop alone is told.
+    """
     read = tables(store, tasks if query.reason in ("", KEPT) else _with_reason(tasks, query.reason), Kind.ADDRESSES)
     early = replace(query, reason="") if query.reason == KEPT else query  # what was dropped later is seen by its drop
-    look = partial(_first_in_ranges, prefixes=asked, after=after, query=early, most=size + 1)
+    look = partial(_first_in_ranges, prefixes=prefixes, after=after, query=early, most=size + 1)
     rows = merge(*together(store, look, read), key=lambda pair: pair[0])
     taken = list(islice(rows, size + 1))
-    found = hits(store, [place for _, place in taken[:size]])
-    if len(taken) > size:  # the drop of a kept document with the last address may begin the next page
-        ends = [hit for (key, _), hit in zip(taken, found, strict=False) if key[0] == taken[size][0][0]]
-        later = find(store, tasks, [hit.id for hit in ends if hit.reason is None])
-        gone = {key for key, places in later.items() if any(place.reason is not None for place in places)}
-        found = [hit for hit in found if hit.reason is not None or hit.id not in gone]
-    found = settled(found)
-    return Found(
-        tuple(hit for hit in found if _wanted(hit, query) and _says(hit, query.words)),
-        _as_after(taken[size - 1][0]) if len(taken) > size else "",
-        (LONG,) if max(map(len, asked)) >= SURT_CHARS else (),
-    )
+    more = taken[size - 1][0] if len(taken) > size else None
+    mine = taken[:size]
+    if query.reason == KEPT:  # a drop matters only beside a kept row
+        beside = {key[0] for key, place in mine if place.reason is None}
+        mine = [pair for pair in mine if pair[0][0] in beside]
+    found = hits(store, [place for _, place in mine])
+    gone = {hit.id for hit in found if hit.reason is not None}
+    if more:  # the drop of a kept document with the last address may stand behind this stretch
+        ends = [
+            hit.id
+            for (key, _), hit in zip(mine, found, strict=True)
+            if key[0] == taken[size][0][0] and hit.reason is None
+        ]
+        later = find(store, tasks, ends)
+        gone |= {key for key, places in later.items() if any(place.reason is not None for place in places)}
+    named = [
+        (key, hit)
+        for (key, _), hit in zip(mine, found, strict=True)
+        if (hit.reason is not None or hit.id not in gone) and _wanted(hit, query) and _says(hit, query.words)
+    ]
+    return named, more
 
 
 def _first_in_ranges(

@@ -1,21 +1,21 @@
 """Texts in pieces: what was cut, removed or masked, and what two texts share.
 
-All of it works on the texts alone, and takes a bounded time for any text.
+All of it works on the texts alone, in a time that grows with their length.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import SequenceMatcher
+
+import numpy as np
 
 from contract.cuts import Ranges
 from pipelines.text.folding import blank_markup, normalize
+from reports.edits import Edit
 
-DIFF_CHARS, DIFF_LINES, DIFF_WORDS = 200_000, 2000, 1500  # a comparison may take the square of lines and of words
 Word = tuple[str, int, int]
 """A normalised word, and where the word that it was made of begins and ends in the text."""
-Edit = tuple[int, int, str]
-"""Start and end in the later text, and what of the earlier one is gone there. What a mask replaced is not told."""
 
 
 @dataclass(frozen=True)
@@ -30,55 +30,48 @@ class Span:
     by: str = ""
 
 
-def spans_of(text: str, cuts: Mapping[str, Ranges], original: str | None) -> list[Span]:
+def spans_of(text: str, cuts: Mapping[str, Ranges], edits: Sequence[Edit] = ()) -> list[Span]:
     """A text as `score` wrote it, with what it removed and masked, and with what later stages cut.
 
-    cuts: stage -> byte ranges of the text in UTF-8. original: the text before `score`; what a mask hides is not shown.
+    cuts: stage -> byte ranges of the text in UTF-8. edits: what `score` did; what a mask hides is not shown.
     """
-    data = text.encode()
-    marks = [(_char(data, start), _char(data, end), stage) for stage, ranges in cuts.items() for start, end in ranges]
-    edits = list(edits_of(original, text)) if original is not None else []
-    points = sorted({0, len(text), *(at for one in (*marks, *edits) for at in one[:2])})
+    marks = {stage: _merged(_in_characters(text, ranges)) for stage, ranges in cuts.items() if ranges}
+    masked = _merged((start, end) for start, end, _ in edits if start < end)
+    removed: dict[int, list[str]] = {}
+    for start, _, gone in edits:
+        removed.setdefault(start, []).append(gone)
+    ends = (at for ranges in (masked, *marks.values()) for pair in ranges for at in pair)
+    points = sorted({0, len(text), *removed, *ends})
     spans: list[Span] = []
     for at, end in zip(points, [*points[1:], len(text)], strict=True):
-        spans += [Span(removed, "removed", "score") for start, _, removed in edits if start == at]
-        by = next((stage for start, stop, stage in marks if start <= at < stop), "")
-        masked = any(start <= at < stop for start, stop, _ in edits)
-        kind, who = ("cut", by) if by else ("masked", "score") if masked else ("", "")
+        spans += [Span(gone, "removed", "score") for gone in removed.get(at, ())]
+        by = next((stage for stage, ranges in marks.items() if _within(ranges, at)), "")
+        kind, who = ("cut", by) if by else ("masked", "score") if _within(masked, at) else ("", "")
         spans.append(Span(text[at:end], kind, who))
     return [span for span in spans if span.text]
 
 
-def _char(data: bytes, at: int) -> int:
-    """The number of characters in the first bytes of a text."""
-    return len(data[:at].decode("utf-8", "replace"))
+def _in_characters(text: str, ranges: Ranges) -> Iterator[tuple[int, int]]:
+    """Byte ranges of a text in UTF-8 as ranges of its characters."""
+    data = np.frombuffer(text.encode(), np.uint8)
+    firsts = np.flatnonzero(data & 0xC0 != 0x80)  # the first byte of each character
+    yield from np.searchsorted(firsts, np.array(ranges).reshape(-1, 2)).tolist()
 
 
-def edits_of(before: str, after: str) -> Iterator[Edit]:
-    """How a text was changed, by lines and then by words. Yields nothing for texts that take too long to compare."""
-    one, other = before.splitlines(keepends=True), after.splitlines(keepends=True)
-    if len(before) > DIFF_CHARS or max(len(one), len(other)) > DIFF_LINES:
-        return
-    yield from _edits(one, other, 0, True)
+def _merged(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The same places as ranges that do not overlap, ascending."""
+    found: list[tuple[int, int]] = []
+    for start, end in sorted(ranges):
+        if found and start <= found[-1][1]:
+            start, end = found[-1][0], max(end, found.pop()[1])
+        found.append((start, end))
+    return found
 
 
-def _edits(one: Sequence[str], other: Sequence[str], at: int, lines: bool) -> Iterator[Edit]:
-    """The edits between two lists of pieces. at: where the second begins; lines: whether to look into changed ones."""
-    starts = [at]
-    for piece in other:
-        starts.append(starts[-1] + len(piece))
-    stripped = [[piece.strip() if lines else piece for piece in pieces] for pieces in (one, other)]
-    for what, a, b, c, d in SequenceMatcher(None, stripped[0], stripped[1], False).get_opcodes():
-        gone, made = "".join(one[a:b]), "".join(other[c:d])
-        words = [re.findall(r"\s+|[^\s]+", part) for part in (gone, made)]
-        if what == "equal" or gone.strip() == made.strip():
-            continue
-        if lines and made.strip() and gone.strip() and max(map(len, words)) <= DIFF_WORDS:
-            yield from _edits(words[0], words[1], starts[c], False)
-        elif made.strip():
-            yield starts[c], starts[d], ""
-        elif gone.strip():
-            yield starts[c], starts[c], gone
+def _within(ranges: Sequence[tuple[int, int]], at: int) -> bool:
+    """Whether a place lies in one of some ascending ranges."""
+    before = bisect_right(ranges, at, key=lambda pair: pair[0])
+    return before > 0 and at < ranges[before - 1][1]
 
 
 def shortened(spans: Sequence[Span], chars: int) -> Iterator[Span]:

@@ -23,7 +23,6 @@ from reports.indexes import Indexed, Table, find, indexed, together
 from reports.search import Hit, hits
 
 SAMPLES = 10
-OLD = "These thresholds cannot be tried: filter ran before steps were counted. Start the run again."
 
 
 @dataclass(frozen=True)
@@ -68,19 +67,30 @@ def rule_of(run: Run, setting: str) -> Rule:
 
 
 def counted(run: Run) -> list[Indexed]:
-    """The committed tasks of `filter` that counted steps. Raises InputError if an older version wrote them."""
-    tasks = [task for task in indexed(run, ["filter"])[0] if task.rows.read]
-    if any(not task.steps for task in tasks) and rules(run):
-        raise InputError(OLD)
-    return tasks
+    """The committed tasks of `filter`."""
+    return indexed(run, ["filter"])[0]
 
 
 def steps(run: Run, setting: str) -> Steps:
-    """The counts of one threshold over the whole run. Raises InputError as `rule_of` and `counted` do."""
-    rule_of(run, setting)
-    return _steps(
-        run.store, tuple(Table(task, file, run.store) for task in counted(run) for file in task.steps), setting
-    )
+    """The counts of one threshold over the whole run.
+
+    Raises InputError as `rule_of` does, and if the threshold has judged no document.
+    """
+    rule, tasks = rule_of(run, setting), counted(run)
+    found = _steps(run.store, tuple(Table(task, file, run.store) for task in tasks for file in task.steps), setting)
+    if not found.step:
+        raise InputError(f"filter.{setting} cannot be tried: {_unjudged(rule, tasks)}")
+    return found
+
+
+def _unjudged(rule: Rule, tasks: Sequence[Indexed]) -> str:
+    """Why a rule has judged no document."""
+    if not tasks:
+        return "filter is not done yet."
+    if not any(task.rows.read for task in tasks):
+        return "filter was given no document."
+    needs = f"score measures it only if score.{rule.needs} is set" if rule.needs else "score did not measure it"
+    return f"no document in whose language the rule is asked has the score {rule.score}; {needs}."
 
 
 @lru_cache(maxsize=64)  # of at most a few thousand steps each; what is committed never changes

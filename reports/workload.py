@@ -10,7 +10,7 @@ from contract.mixture import known_steps
 from contract.plan import Task
 from contract.recipe import Recipe
 from contract.settings.examples import MAX_SYNTHETIC, Examples
-from contract.settings.training import Engine
+from contract.settings.training import Engine, Rollouts
 from contract.sizes import parameters
 from contract.stages import STAGES
 from reports.done import Done
@@ -44,6 +44,8 @@ def work(recipe: Recipe, task: Task, documents: float | None) -> float | None:
         return crawl_bytes(recipe, task)
     if task.stage == "curate":
         return None if recipe.curate.sources else 1.0
+    if task.stage == "prompts":
+        return None if recipe.prompts.data else 1.0
     if task.stage in ("instructions", "preferences"):
         return _examples(recipe.section(task.stage))
     if task.stage in _OF_RECIPE:
@@ -62,7 +64,7 @@ def place(recipe: Recipe, stage: str) -> tuple[object, ...]:
 def _examples(settings: object) -> float | None:
     """Examples that a stage reads; None if only the file can say."""
     assert isinstance(settings, Examples)
-    if settings.max_examples is None and settings.data != "synthetic":
+    if settings.max_examples is None and not settings.synthetic:
         return None
     return float(settings.max_examples or MAX_SYNTHETIC)
 
@@ -79,15 +81,20 @@ def _pretrain(recipe: Recipe) -> float | None:
     return _times(_parameters(recipe), steps, recipe.pretrain.batch * recipe.pack.seq_len)
 
 
-def _ppo(recipe: Recipe) -> float | None:
-    tokens = recipe.ppo.max_prompt_tokens + recipe.ppo.max_response_tokens
-    return _times(_parameters(recipe), recipe.ppo.steps * recipe.ppo.rollout_batch, tokens)
+def _replies(recipe: Recipe, settings: Rollouts) -> float | None:
+    tokens = settings.max_prompt_tokens + settings.max_response_tokens
+    return _times(_parameters(recipe), settings.steps * settings.rollout_batch, tokens)
 
 
 def _evaluate(recipe: Recipe) -> float | None:
     settings = recipe.evaluate
     replies = settings.prompts * (recipe.ppo.max_prompt_tokens + settings.max_response_tokens)
     return _times(_parameters(recipe), settings.sequences * recipe.pack.seq_len + replies)
+
+
+def _rewarding(recipe: Recipe, share: float) -> float | None:
+    """Of a reward model that learns from a share of the pairs."""
+    return _times(_parameters(recipe), _examples(recipe.preferences), recipe.reward.epochs, share)
 
 
 def _times(*factors: float | None) -> float | None:
@@ -102,9 +109,12 @@ def _times(*factors: float | None) -> float | None:
 _OF_RECIPE: Mapping[str, Callable[[Recipe], float | None]] = {
     "pretrain": _pretrain,
     "sft": lambda recipe: _times(_parameters(recipe), _examples(recipe.instructions), recipe.sft.epochs),
-    "reward": lambda recipe: _times(_parameters(recipe), _examples(recipe.preferences), recipe.reward.epochs),
+    "reward": lambda recipe: _rewarding(recipe, 1 - recipe.judge.share),
+    "judge": lambda recipe: _rewarding(recipe, recipe.judge.share),
     "gate": lambda _: 1.0,
-    "ppo": _ppo,
+    "ppo": lambda recipe: _replies(recipe, recipe.ppo),
+    "dpo": lambda recipe: _times(_parameters(recipe), _examples(recipe.preferences), recipe.dpo.epochs),
+    "grpo": lambda recipe: _replies(recipe, recipe.grpo),
     "evaluate": _evaluate,
     "export": _parameters,
     "probe": lambda recipe: _times(_parameters(recipe), recipe.probe.documents * recipe.probe.max_chars),

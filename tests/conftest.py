@@ -3,6 +3,7 @@
 The server is Ceph RGW where that is installed, moto's elsewhere.
 """
 
+import fcntl
 import importlib
 import json
 import os
@@ -14,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 from socketserver import BaseRequestHandler
@@ -42,11 +43,13 @@ hypothesis.settings.load_profile("any machine")
 TESTS = Path(__file__).parent
 DATA = Path(os.environ.get("GRISTMILL_TEST_DATA") or TESTS.parents[1] / "shared" / "data")
 
+SHARED = "GRISTMILL_TESTS_SHARED"
 CEPH_SCRIPT = TESTS.parents[1] / "shared" / "tools" / "ceph_rgw.sh"
 
 
 TOGETHER = {"demo": "airflow", "pipelines": "contract"}
-"""Folder -> folder whose process also runs its tests: one Airflow at a time is enough for two cores, and the S3 server has fixed ports."""
+"""Folder -> folder whose process also runs its tests: one Airflow at a time is enough for two cores, and
+so is one Spark session beside it."""
 
 
 class ByFolder(LoadScopeScheduling):
@@ -144,17 +147,40 @@ def _taken(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Name a folder for what all processes of the tests share. The first process makes it, and the others inherit its name."""
+    if not hasattr(config, "workerinput"):
+        os.environ[SHARED] = tempfile.mkdtemp(prefix="gristmill-tests-")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End Ceph, if a test has started it, once all processes are done."""
+    if not hasattr(config, "workerinput"):
+        for file in Path(os.environ[SHARED]).glob("ceph/*.pid"):
+            with suppress(ProcessLookupError):
+                os.kill(int(file.read_text()), signal.SIGKILL)
+        shutil.rmtree(os.environ[SHARED], ignore_errors=True)
+
+
+def start_ceph() -> None:
+    """Start the one Ceph of all processes, unless it is up: its ports are fixed."""
+    shared = Path(os.environ[SHARED])
+    with (shared / "ceph.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (shared / "ceph.up").exists():
+            made = subprocess.run(["bash", str(CEPH_SCRIPT), str(shared / "ceph")], timeout=120, capture_output=True)
+            assert made.returncode == 0, made.stderr.decode()
+            (shared / "ceph.up").touch()
+
+
 @pytest.fixture(scope="session")
-def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str, str]]:
+def s3_endpoint() -> Iterator[tuple[str, str, str]]:
     """(endpoint, key, secret) of a server that lives as long as the tests."""
     if CEPH_SCRIPT.exists() and all(
         shutil.which(name) for name in ("ceph-mon", "ceph-osd", "radosgw", "radosgw-admin")
     ):
-        folder = tmp_path_factory.mktemp("ceph")
-        subprocess.run(["bash", str(CEPH_SCRIPT), str(folder)], check=True, timeout=120, capture_output=True)
+        start_ceph()
         yield "http://127.0.0.1:7480", "AK", "SKSKSKSK"
-        for file in folder.glob("*.pid"):
-            os.kill(int(file.read_text()), signal.SIGKILL)
         return
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

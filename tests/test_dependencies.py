@@ -40,6 +40,8 @@ PLANES = {
 DISTRIBUTIONS = {"airflow": "apache-airflow", "google": "protobuf", "xdist": "pytest-xdist"}
 """Import name -> distribution where several distributions share the name, or a meta package stands for them."""
 OPTIONAL = {
+    "vllm",  # for CUDA alone; only `sampler: vllm` needs it
+    "bitsandbytes",  # for CUDA alone; only recipes with matrices of 4 bits need it
     "kenlm",  # compiled on installation; only recipes with a perplexity model need it
     "liger_kernel",  # for CUDA alone; without it the loss takes PyTorch's operations
 }

@@ -1,7 +1,8 @@
 """Run one stage of the GPU plane: `deepspeed --num_accelerators N --module training STAGE --recipe URI`, or
 `python -m training STAGE --recipe URI` for one process.
 
-`python -m training estimate --recipe R` says beforehand what a run takes.
+`python -m training estimate --recipe R` says beforehand what a run takes; `python -m training chat-rewards` gives the
+chats of a run the rewards of its reward model.
 """
 
 import argparse
@@ -27,6 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["estimate"]:
         return estimate.main(arguments[1:])
+    if arguments[:1] == ["chat-rewards"]:
+        code: int = importlib.import_module("training.chat_rewards").main(arguments[1:])
+        return code
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
     parser.add_argument("stage", choices=[stage.name for stage in STAGES.values() if stage.plane != "spark"])
     parser.add_argument(

@@ -21,24 +21,29 @@ from contract.plan import open_run
 from contract.recipe import Recipe
 from contract.settings.corpus import CRAWL
 from contract.settings.examples import MAX_SYNTHETIC, Examples
-from contract.settings.training import Engine, Model
+from contract.settings.training import Dpo, Engine, Grpo, Model, Ppo, Rollouts, Sft
 from contract.shards import rows_by_source
 from contract.sizes import (
     CHECKPOINT,
     Memory,
     Work,
+    activations,
+    adapter_parameters,
     cache_bytes,
     frozen,
     gradients,
     held,
     idle_parameters,
+    logits_bytes,
     number_bytes,
     parameters,
     part_of_logits,
     reward_parameters,
+    still,
     training_peak,
 )
 from contract.sources import list_segments
+from contract.stages import ALIGNING
 from contract.store import split_uri
 from training.engine.metrics import flops_per_token
 from training.rates import CRAWL_FILES, DOCUMENT_BYTES, DOCUMENT_TOKENS, FILE_BYTES, FILE_PAGES, RATES, SAMPLES
@@ -48,7 +53,7 @@ CHINCHILLA = 20
 MFU = 0.4
 """Assumed unless --mfu says otherwise. PaLM reached 0.46 (Chowdhery et al. 2022)."""
 GIB = float(1 << 30)
-TRAINING = ("pretrain", "sft", "reward", "ppo")
+TRAINING = ("pretrain", "sft", "reward", "judge", *ALIGNING)
 
 
 # ---------------------------------------------------------------- the corpus
@@ -88,6 +93,7 @@ def corpus(recipe: Recipe, files: float, size: float) -> Corpus:
     sampled = {
         "instructions": examples(recipe.instructions) or 0,
         "preferences": examples(recipe.preferences) or 0,
+        "prompts": (recipe.prompts.max_examples or 0) if recipe.prompts.data else 0,
         "tokenizer": min(entering, recipe.tokenizer.sample_bytes / DOCUMENT_BYTES),
     }
     for stage, count in sampled.items():
@@ -108,7 +114,7 @@ def crawl_size(recipe: Recipe) -> tuple[int, float]:
 
 def examples(settings: Examples) -> int | None:
     """The examples that are read, those held out included; None if only the file knows."""
-    return settings.max_examples or (MAX_SYNTHETIC if settings.data == "synthetic" else None)
+    return settings.max_examples or (MAX_SYNTHETIC if settings.synthetic else None)
 
 
 # ---------------------------------------------------------------- the models
@@ -169,63 +175,191 @@ def _schedule(recipe: Recipe, rows: Mapping[str, int]) -> Schedule:
 
 
 def sft(recipe: Recipe) -> Trained:
-    own, model, length = recipe.sft, recipe.pretrain.model, recipe.sft.max_tokens
+    own, model = recipe.sft, recipe.pretrain.model
+    length = max(own.max_tokens, recipe.pack.seq_len if own.text_rows else 0)
     vocabulary, count = recipe.tokenizer.vocab_size, parameters(model, recipe.tokenizer.vocab_size)
     whole = makes_logits(recipe, own.engine)
     work = Work(own.engine.micro_batch, length, length, _parts(own.batch, own.engine), whole=whole)
-    memory = training_peak(model, count, vocabulary, own.engine, work, cuda=True)
+    memory = _learning(own, model, vocabulary, work)
     read = examples(recipe.instructions)
-    steps = None if read is None else max(1, read * own.epochs // own.batch)
+    steps = None if read is None else max(1, read * own.epochs // (own.batch - own.text_rows))
     tokens = (steps or 0) * own.batch * length
     flops = tokens * _flops(count, model, length)
     return Trained("sft", own.engine, count, steps, tokens, flops, memory)
 
 
+def _learning(own: Sft | Dpo | Rollouts, model: Model, vocabulary: int, work: Work) -> Memory:
+    """`training_peak` of a model of which, if the recipe says so, only adapters learn."""
+    count = parameters(model, vocabulary)
+    learnt = adapter_parameters(model, own.lora) or count
+    return still(count, own.lora, own.engine) + training_peak(model, learnt, vocabulary, own.engine, work, cuda=True)
+
+
 def reward(recipe: Recipe) -> Trained:
+    """Pairs of replies; a prompt with more of them takes more."""
+    return _rewarding("reward", recipe, recipe.reward.engine, 1 - recipe.judge.share)
+
+
+def judge(recipe: Recipe) -> Trained:
+    """The second reward model, which learns from the other prompts."""
+    return _rewarding("judge", recipe, recipe.judge.engine, recipe.judge.share)
+
+
+def _rewarding(stage: str, recipe: Recipe, engine: Engine, share: float) -> Trained:
     own, model, length = recipe.reward, recipe.pretrain.model, recipe.reward.max_tokens
     count = reward_parameters(model, recipe.tokenizer.vocab_size)
-    parts = _parts(own.batch, own.engine)
-    work = Work(2 * own.engine.micro_batch, length, 0, parts, masked=True)  # a pair is two rows
-    memory = training_peak(model, count, recipe.tokenizer.vocab_size, own.engine, work, cuda=True)
+    work = Work(2 * engine.micro_batch, length, 0, _parts(own.batch, engine), masked=True)  # a pair is two rows
+    memory = training_peak(model, count, recipe.tokenizer.vocab_size, engine, work, cuda=True)
     read = examples(recipe.preferences)
-    pairs = None if read is None else round(read * (1 - recipe.preferences.heldout_fraction))
+    pairs = None if read is None else round(read * (1 - recipe.preferences.heldout_fraction) * share)
     steps = None if pairs is None else -(-pairs * own.epochs // own.batch)
     tokens = 2 * (steps or 0) * own.batch * length
     flops = tokens * _flops(count, model, length)
-    return Trained("reward", own.engine, count, steps, tokens, flops, memory)
+    return Trained(stage, engine, count, steps, tokens, flops, memory)
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """What the models that only compute hold: while the policy learns, and while one of them is asked."""
+
+    learning: Memory
+    judging: Memory
+
+
+def frozen_models(own: Rollouts, reference: int, judge: int) -> Frozen:
+    """Of the reference and the reward model, of so many parameters each; of 0 there is none.
+
+    Offloaded, they wait on the host, and one at a time is on the device. A critic that is a head on the reward model's
+    decoder needs that while it learns.
+    """
+    engine = own.engine
+    shared = frozen(judge, engine) if isinstance(own, Ppo) and own.critic == "head" else Memory()
+    if not own.offload_frozen:
+        both = frozen(reference, engine) + frozen(judge, engine)
+        return Frozen(both, both)
+    host = Memory(host=number_bytes(engine) * (reference + judge))
+    return Frozen(shared + host, frozen(max(reference, judge), engine) + host)
 
 
 def ppo(recipe: Recipe, gpu: Accelerator) -> Trained:
     """Policy and critic learn; reference and reward model only compute. Every reply may have its full length."""
-    own, model, engine = recipe.ppo, recipe.pretrain.model, recipe.ppo.engine
+    return _replying("ppo", recipe, recipe.ppo, gpu)
+
+
+def grpo(recipe: Recipe, gpu: Accelerator) -> Trained:
+    """The same without a critic."""
+    return _replying("grpo", recipe, recipe.grpo, gpu)
+
+
+def _replying(stage: str, recipe: Recipe, own: Ppo | Grpo, gpu: Accelerator) -> Trained:
+    model, engine, text = recipe.pretrain.model, own.engine, own.ptx_coef if isinstance(own, Ppo) else 0
     vocabulary, length = recipe.tokenizer.vocab_size, own.max_prompt_tokens + own.max_response_tokens
-    policy, critic = parameters(model, vocabulary), reward_parameters(model, vocabulary)
+    policy, judge = parameters(model, vocabulary), reward_parameters(model, vocabulary)
+    critic, _ = _critic(own, model, judge)
     rows = -(-own.rollout_batch // engine.processes)
     updates = own.inner_epochs * (own.rollout_batch // own.minibatch)
 
-    learnt = own.rollout_batch * own.inner_epochs * length
-    mixed = updates * own.ptx_sequences * recipe.pack.seq_len if own.ptx_coef else 0
-    each = [_flops(count, model, length) for count in (policy, critic)]
-    judged = own.rollout_batch * length * (3 * each[0] + 2 * each[1]) / 3  # a forward pass is a third of training
-    flops = own.steps * (learnt * sum(each) + mixed * each[0] + judged)
+    seen = own.rollout_batch * own.inner_epochs * length
+    mixed = updates * own.ptx_sequences * recipe.pack.seq_len if isinstance(own, Ppo) and text else 0
+    each = [_flops(count, model, length) if count else 0.0 for count in (policy, critic)]
+    passes = own.rollout_batch * length * (3 * each[0] + 2 * each[1]) / 3  # a forward pass is a third of training
+    flops = own.steps * (seen * sum(each) + mixed * each[0] + passes)
     # Each sampled token reads all weights; the cache of the tokens before it is read too, on average half full.
     cache = cache_bytes(model, engine, rows, length)
     seconds = own.max_response_tokens * (number_bytes(engine) * policy + cache / 2) / gpu.bandwidth
 
-    parts = _parts(own.minibatch, engine)
+    memory = _replying_memory(recipe, own, cache)
+    return Trained(stage, engine, policy, own.steps, own.steps * (seen + mixed), flops, memory, own.steps * seconds)
+
+
+def _replying_memory(recipe: Recipe, own: Ppo | Grpo, cache: float) -> Memory:
+    """Of all models: while replies are sampled, while they are judged, and while policy and critic learn from them."""
+    model, engine, vocabulary = recipe.pretrain.model, own.engine, recipe.tokenizer.vocab_size
+    policy, judge = parameters(model, vocabulary), reward_parameters(model, vocabulary)
+    critic, learned = _critic(own, model, judge)
+    judge = judge if own.reward != "answers" or (critic and critic != learned) else 0
+    learnt = adapter_parameters(model, own.lora) or policy
+    asked = frozen_models(own, 0 if own.lora.enabled else policy, judge)
+    rated = held(learned, engine) if learned else Memory()
+    waiting = rated + (gradients(learned, engine) if learned else Memory())
+    actor = still(policy, own.lora, engine) + held(learnt, engine)
+
+    length, parts = own.max_prompt_tokens + own.max_response_tokens, _parts(own.minibatch, engine)
     reply = Work(engine.micro_batch, length, own.max_response_tokens + 1, parts, masked=True, whole=True)
-    some = max(1, own.ptx_sequences // engine.processes // parts) if own.ptx_coef else 0
-    packed_length, apart = recipe.pack.seq_len, recipe.pretrain.boundaries
-    text = Work(some, packed_length, packed_length, parts, apart, makes_logits(recipe, engine))
-    still = frozen(policy, engine) + frozen(critic, engine)
-    learning = {count: held(count, engine) + gradients(count, engine) for count in (policy, critic)}
-    moments = [still + held(policy, engine) + held(critic, engine) + Memory(cache=cache)]
-    for work in (reply, text):
-        moments.append(still + learning[critic] + training_peak(model, policy, vocabulary, engine, work, cuda=True))
-    judging = replace(reply, predicted=0)
-    moments.append(still + learning[policy] + training_peak(model, critic, vocabulary, engine, judging, cuda=True))
-    memory = max(moments, key=lambda moment: moment.total)
-    return Trained("ppo", engine, policy, own.steps, own.steps * (learnt + mixed), flops, memory, own.steps * seconds)
+    # Two models' logits, and five tensors as large in fp32 of the divergence of their distributions.
+    compared = (2 * number_bytes(engine) + 5 * 4) * vocabulary * reply.rows * own.max_response_tokens
+    moments = [
+        asked.learning + actor + rated + Memory(cache=cache),
+        asked.judging + actor + rated + Memory(logits=compared),
+        asked.learning + waiting + _learning(own, model, vocabulary, reply),
+    ]
+    if isinstance(own, Ppo) and own.ptx_coef:  # one backward pass for replies and text
+        text = _text(recipe, own, parts)
+        passing = Memory(
+            activations=sum(activations(model, engine, work) for work in (reply, text)),
+            logits=sum(logits_bytes(model, vocabulary, engine, work, cuda=True) for work in (reply, text)),
+        )
+        begun = gradients(learnt, engine) if parts > 1 and engine.stage_in_force < 3 else Memory()
+        moments.append(asked.learning + waiting + actor + begun + passing)
+    if critic:
+        judging = replace(reply, predicted=0)
+        passing = training_peak(model, learned, vocabulary, engine, judging, cuda=True)
+        moments.append(asked.learning + actor + gradients(learnt, engine) + passing)
+    return max(moments, key=lambda moment: moment.total)
+
+
+def _text(recipe: Recipe, own: Ppo, parts: int) -> Work:
+    """The pretraining text beside one of the parts in which a process learns a minibatch."""
+    rows, length = max(1, own.ptx_sequences // own.engine.processes // parts), recipe.pack.seq_len
+    return Work(rows, length, length, parts, recipe.pretrain.boundaries, makes_logits(recipe, own.engine))
+
+
+def _critic(own: Ppo | Grpo, model: Model, judge: int) -> tuple[int, int]:
+    """(the parameters with which a critic computes, those of them that learn)."""
+    if not isinstance(own, Ppo):
+        return 0, 0
+    return judge, judge if own.critic == "own" else model.d_model + 1
+
+
+def dpo(recipe: Recipe) -> Trained:
+    """One model: the SFT model's log-probabilities are taken before it learns."""
+    own, model, length = recipe.dpo, recipe.pretrain.model, recipe.dpo.max_tokens
+    vocabulary, count = recipe.tokenizer.vocab_size, parameters(model, recipe.tokenizer.vocab_size)
+    work = Work(2 * own.engine.micro_batch, length, length, _parts(own.batch, own.engine), whole=True)
+    memory = _learning(own, model, vocabulary, work)
+    read = examples(recipe.preferences)
+    pairs = None if read is None else round(read * (1 - recipe.preferences.heldout_fraction) * (1 - recipe.judge.share))
+    steps = None if pairs is None else -(-pairs * own.epochs // own.batch)
+    tokens = 2 * (steps or 0) * own.batch * length
+    flops = tokens * _flops(count, model, length) * (1 + 1 / (3 * own.epochs))
+    return Trained("dpo", own.engine, count, steps, tokens, flops, memory)
+
+
+def aligned(recipe: Recipe, gpu: Accelerator) -> Trained:
+    """The stage that the recipe aligns by."""
+    return dpo(recipe) if recipe.align == "dpo" else {"ppo": ppo, "grpo": grpo}[recipe.align](recipe, gpu)
+
+
+def largest(recipe: Recipe, gpu: Accelerator) -> Trained | None:
+    """The aligning stage with the largest model that fits one GPU, of the shapes that `model.depth` makes.
+
+    All other settings stay. None if not even a depth of 1 fits.
+    """
+
+    def at(depth: int) -> Trained:
+        shape = Model(depth=depth, tie_embeddings=recipe.pretrain.model.tie_embeddings)
+        return aligned(
+            recipe.model_copy(
+                update={"pretrain": recipe.pretrain.model_copy(update={"model": shape, "start_from": None})}
+            ),
+            gpu,
+        )
+
+    low, high = 0, 1024
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if at(middle).memory.total <= gpu.memory else (low, middle - 1)
+    return at(low) if low else None
 
 
 def evaluate(recipe: Recipe) -> Trained:
@@ -344,7 +478,7 @@ def advice(stage: str, engine: Engine, part: str) -> str:
             (True, "take shorter sequences, or GPUs with more memory"),
         ],
         "logits": [(engine.micro_batch > 1, "lower engine.micro_batch"), (True, "lower tokenizer.vocab_size")],
-        "cache": [(True, "lower ppo.rollout_batch, or take more GPUs")],
+        "cache": [(True, f"lower {stage}.rollout_batch, or take more GPUs")],
     }
     able = [text for applies, text in offers[part] if applies]
     return ", or ".join(able[:2]).replace("engine", f"{stage}.engine")
@@ -363,8 +497,22 @@ def report(recipe: Recipe, gpu: Accelerator, mfu: float, rows: Mapping[str, int]
     recipe = with_started(recipe)
     made = corpus(recipe, *crawl_size(recipe))
     sources = rows or sources_of(recipe, made)
-    stages = [pretrain(recipe, sources), sft(recipe), reward(recipe), ppo(recipe, gpu), evaluate(recipe)]
-    return [*_models(recipe, stages, sources, gpu, mfu), "", *_memory(stages, gpu), "", *_corpus(recipe, made)]
+    stages = [pretrain(recipe, sources), sft(recipe), reward(recipe), aligned(recipe, gpu)]
+    stages += [*([judge(recipe)] if recipe.judge.share else []), evaluate(recipe)]
+    fits = _largest(recipe, gpu)
+    return [*_models(recipe, stages, sources, gpu, mfu), "", *_memory(stages, gpu), fits, "", *_corpus(recipe, made)]
+
+
+def _largest(recipe: Recipe, gpu: Accelerator) -> str:
+    """What `largest` says, in a line."""
+    found, settings = largest(recipe, gpu), "with these settings of its engine and batches"
+    if found is None:
+        return f"{recipe.align}: no model fits {gpu.name} {settings}"
+    each = found.memory.total / found.parameters
+    return (
+        f"{recipe.align}: the largest model that fits {gpu.name} {settings} has {short(found.parameters)} parameters, "
+        f"at {each:.1f} bytes each"
+    )
 
 
 def _models(
@@ -395,8 +543,14 @@ def _models(
         f"pretrain: {ratio:.0f} tokens a parameter, {ratio / CHINCHILLA:.1f} times Chinchilla's {CHINCHILLA}",
         f"pretrain: epochs over each source: {said}",
         f"pretrain: a checkpoint takes {saved:,.1f} GB; at 1 GB/s to the store, a stop needs {saved:,.0f} s to save it",
-        f"ppo: {stages[3].generation / 3600:,.2f} of its hours are sampling, which reads all weights for each token",
+        *_sampling(stages[3]),
     ]
+
+
+def _sampling(stage: Trained) -> list[str]:
+    hours = f"{stage.generation / 3600:,.2f}"
+    said = f"{stage.stage}: {hours} of its hours are sampling, which reads all weights for each token"
+    return [said] if stage.generation else []
 
 
 def _memory(stages: Sequence[Trained], gpu: Accelerator) -> list[str]:

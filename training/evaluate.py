@@ -1,13 +1,14 @@
 """Measure every model of the run on the same held-out text and the same held-out prompts.
 
 The result holds perplexity and bits per byte of the pretrained, the instruction-tuned and the PPO model, the share of
-prompts for which the reward model prefers PPO's reply to the SFT model's, and a few chats to read. A model is flagged
-if it is worse than that of the stage before by more than chance explains.
+prompts for which a reward model prefers PPO's reply to the SFT model's, and a few chats to read. Two reward models are
+asked: the one that PPO optimised, and the judge, which PPO never saw. A model is flagged if it is worse than that of
+the stage before by more than chance explains.
 """
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import nn
 
 from contract import results
 from contract.approval import without_ppo
-from contract.conversation import Turn
+from contract.conversation import Conversation, Turn, opening
 from contract.errors import Interrupted
 from contract.kinds import Kind
 from contract.manifest import Manifest
@@ -26,20 +27,25 @@ from evals.compare import drops, win_rate
 from evals.heldout import totals
 from training import reward
 from training.chat.template import Chat, open_chat
-from training.data.examples import distinct_prompts, read_pairs
+from training.data.examples import distinct_prompts, own_pairs
 from training.data.reading import TokenData
 from training.engine.job import Job
 from training.models import llama as model
+from training.models.encoder import EncoderReward
 from training.models.lm import token_nll
 from training.rollout import generate, row_seed
+
+JUDGES = ("reward", "judge")
+"""The stages whose reward models are asked; PPO optimised the first, and never saw the second."""
+WIN_RATES_HIGH = ("win_rate_high", "judge_win_rate_high")
 
 
 @dataclass(frozen=True)
 class Replies:
-    """One model's replies to the prompts: their token ids and normalised rewards."""
+    """One model's replies to the prompts: their token ids, and the normalised rewards of each stage's reward model."""
 
     ids: list[list[int]]
-    rewards: list[float]
+    rewards: dict[str, list[float]] = field(default_factory=dict)
 
 
 def parts(job: Job, rows: int) -> Iterator[range]:
@@ -72,22 +78,38 @@ def heldout_sizes(data: TokenData, heldout: Sequence[int], chat: Chat) -> list[t
 
 
 @torch.no_grad()
-def reply(job: Job, module: nn.Module, judge: reward.RewardModel, prompts: list[list[int]], chat: Chat) -> Replies:
-    """One sampled reply to each prompt and its reward; every model gets the same random numbers.
-
-    Every process returns all replies.
-    """
+def reply(job: Job, module: nn.Module, prompts: list[list[int]], chat: Chat) -> Replies:
+    """One sampled reply to each prompt; every model gets the same random numbers. Every process returns all replies."""
     settings: Evaluate = job.settings
-    own: dict[int, tuple[list[int], float]] = {}
+    own: dict[int, list[int]] = {}
     for rows in parts(job, len(prompts)):
         seeds = [row_seed(settings.seed, row) for row in rows]
         some = prompts[rows.start : rows.stop]
         sampled = generate(module, some, seeds, settings.max_response_tokens, chat.end_of_text)
-        scores = judge(sampled.tokens, sampled.attention)
-        rewards = reward.last(scores, sampled.attention).tolist()
-        own.update(zip(rows, zip(sampled.texts(), rewards, strict=True), strict=True))
-    replies = job.ranks.rows(own)
-    return Replies([ids for ids, _ in replies], [value for _, value in replies])
+        own.update(zip(rows, sampled.texts(), strict=True))
+    return Replies(job.ranks.rows(own))
+
+
+@torch.no_grad()
+def rewards(
+    job: Job,
+    module: nn.Module,
+    asked: Sequence[Conversation],
+    prompts: list[list[int]],
+    ids: list[list[int]],
+    chat: Chat,
+) -> list[float]:
+    """The reward of each reply to its prompt, which is given as turns and as tokens; on every process those of all."""
+    own: dict[int, float] = {}
+    for rows in parts(job, len(prompts)):
+        if isinstance(module, EncoderReward):
+            texts = [chat.decode(ids[row]) for row in rows]
+            found = reward.rewards_of_texts(module, [asked[row] for row in rows], texts, job.ranks.device)
+        else:
+            chats = [prompts[row] + ids[row] for row in rows]
+            found = reward.rewards_of(module, chats, chat.pad, job.ranks.device)
+        own.update(zip(rows, found.tolist(), strict=True))
+    return job.ranks.rows(own)
 
 
 def sample_rows(asked: Sequence[Sequence[Turn]], replies: dict[str, Replies], chat: Chat, count: int) -> bytes:
@@ -98,7 +120,9 @@ def sample_rows(asked: Sequence[Sequence[Turn]], replies: dict[str, Replies], ch
         for name, stage in (("before", "sft"), ("after", "ppo")):
             found = replies.get(stage)
             shown[name] = chat.decode(found.ids[row]).strip() if found else None
-            shown[f"reward_{name}"] = found.rewards[row] if found else None
+            for judge in JUDGES:
+                given = found.rewards.get(judge) if found else None
+                shown[f"{judge}_{name}"] = given[row] if given else None
         lines.append(json.dumps(shown, ensure_ascii=False) + "\n")
     return "".join(lines).encode()
 
@@ -107,43 +131,80 @@ def run(job: Job) -> None:
     settings: Evaluate = job.settings
     chat = open_chat(job)
     data = TokenData(job, Kind.HELDOUT_TOKENS, job.setting("pack.seq_len"), job.setting("pretrain.boundaries"))
-    tuned_is_last = without_ppo(job.store, job.manifest("gate"), *job.task.read("ppo"))
+    aligned: str = job.setting("align")
+    tuned_is_last = without_ppo(job.store, job.manifest("gate"), *job.task.read(aligned))
     stages = ["pretrain", "sft", *([] if tuned_is_last else ["ppo"])]
     heldout = data.sample(settings.sequences)
     sizes = heldout_sizes(data, heldout, chat)
     tokens = sum(predicted for predicted, _ in sizes)
-    pairs = read_pairs(job, Kind.HELDOUT_PAIRS)
+    pairs = own_pairs(job, Kind.HELDOUT_PAIRS)
     asked = [pairs[row].prompt for row in distinct_prompts(pairs, settings.prompts)]
     prompts = [chat.prompt(turns, job.setting("ppo.max_prompt_tokens")) for turns in asked]
-    dtype = settings.engine.dtype
-    judge = model.cast(reward.load_reward_model(job, job.manifest("reward"), dtype), dtype).to(job.ranks.device).eval()
 
-    metrics: dict[str, Any] = {"heldout_sequences": len(heldout), "heldout_tokens": tokens, "prompts": len(prompts)}
+    metrics: dict[str, Any] = {
+        "heldout_sequences": len(heldout),
+        "heldout_tokens": tokens,
+        "prompts": len(prompts),
+        "aligned_by": aligned,
+    }
     replies: dict[str, Replies] = {}
     losses: dict[str, list[float]] = {}
     progress = Progress(job.task.stage, job.task.partition, "models", len(stages))
     for stage in stages:
-        module = load_for_evaluation(job, job.manifest(stage))
+        module = load_for_evaluation(job, job.manifest(aligned if stage == "ppo" else stage))
         if tokens:
             losses[stage] = heldout_losses(job, module, data, heldout)
             found = totals(losses[stage], sizes)
             metrics |= {f"perplexity_{stage}": found.perplexity, f"bits_per_byte_{stage}": found.bits_per_byte}
         if stage != "pretrain":
-            replies[stage] = reply(job, module, judge, prompts, chat)
-            metrics[f"reward_{stage}"] = fmean(replies[stage].rewards)
+            replies[stage] = reply(job, module, prompts, chat)
         if job.ranks.rank == 0:
             progress.advance(1, stage)
         if job.ranks.stopping():
             raise Interrupted(f"{job.task.stage}: stopped after {stage}; nothing is kept, run again to start afresh")
     if job.ranks.rank == 0:
         progress.finish()
-    if "ppo" in replies:
-        metrics |= win_rate(replies["sft"].rewards, replies["ppo"].rewards)
-    dropped = drops(stages, losses, metrics.get("win_rate_high"))
+    for judge, module in judges(job):
+        clusters = [opening(turns) for turns in asked]
+        metrics |= judged(
+            judge, module, replies, clusters, lambda one, ids: rewards(job, one, asked, prompts, ids, chat)
+        )
+    dropped = drops(stages, losses, [metrics[name] for name in WIN_RATES_HIGH if name in metrics])
     metrics |= {f"worse_{stage}": stage in dropped for stage in stages[1:]}
     folder = job.scratch.fresh(f"result-{job.ranks.rank}")
     (folder / "samples.jsonl").write_bytes(sample_rows(asked, replies, chat, settings.samples))
     job.commit(folder, results.Evaluate(**metrics), {"samples.jsonl": Kind.SAMPLES})
+
+
+def judges(job: Job) -> Iterator[tuple[str, nn.Module]]:
+    """The reward model that PPO optimised, and the judge if the recipe asks for one: one at a time on the device."""
+    dtype = job.settings.engine.dtype
+    asked = results.Judge.of(job.manifest("judge")).pairs
+    for judge in JUDGES if asked else JUDGES[:1]:
+        module = reward.load_reward_model(job, job.manifest(judge), dtype)
+        yield judge, model.cast(module, dtype).to(job.ranks.device).eval()
+
+
+def judged(
+    judge: str,
+    module: nn.Module,
+    replies: dict[str, Replies],
+    clusters: Sequence[str],
+    rewards_of: Callable[[nn.Module, list[list[int]]], list[float]],
+) -> dict[str, float]:
+    """The mean reward of each model's replies by one reward model, and PPO's win rate by it; it also notes the rewards.
+
+    clusters: how each prompt opens; dialogues with one opening are not independent. Figures of the reward model that
+    PPO optimised have its plain names, those of the judge begin with `judge`.
+    """
+    figures: dict[str, float] = {}
+    for stage, one in replies.items():
+        one.rewards[judge] = rewards_of(module, one.ids)
+        figures[f"{judge}_{stage}"] = fmean(one.rewards[judge])
+    if "ppo" in replies:
+        won = win_rate(replies["sft"].rewards[judge], replies["ppo"].rewards[judge], clusters)
+        figures |= {name if judge == "reward" else f"{judge}_{name}": value for name, value in won.items()}
+    return figures
 
 
 def load_for_evaluation(job: Job, manifest: Manifest) -> nn.Module:

@@ -6,8 +6,7 @@ from typing import Any
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from contract import results
-from contract.approval import without_ppo
-from contract.chat import jinja_template
+from contract.approval import beyond, without_ppo
 from contract.kinds import Kind
 from contract.manifest import Manifest, find
 from contract.plan import Task
@@ -27,7 +26,7 @@ def write_tokenizer(chat: Chat, folder: Path, max_tokens: int | None) -> None:
         eos_token=chat.special["end_of_text"],
         pad_token=chat.special["pad"],
         additional_special_tokens=[token for role, token in chat.special.items() if role not in named],
-        chat_template=jinja_template(chat.special),
+        chat_template=chat.jinja,
         model_max_length=max_tokens,
         padding_side="left",
         clean_up_tokenization_spaces=False,
@@ -48,8 +47,11 @@ def ancestors(task: Task) -> list[Task]:
     return list(ordered.values())
 
 
-def model_card(job: Job, source: Manifest, made: list[Manifest]) -> str:
-    """The model card. `made` holds the manifests of the task's ancestors; `source` is the one of the weights."""
+def model_card(job: Job, source: Manifest, made: list[Manifest], kept_back: str = "") -> str:
+    """The model card. `made` holds the manifests of the task's ancestors; `source` is the one of the weights.
+
+    kept_back: why it is not PPO's model though there is one.
+    """
     crawls = ", ".join(job.snapshots) or "a crawl"
     crawl_files = [uri for one in made for uri in one.sources]
     measured = "\n".join(
@@ -67,7 +69,7 @@ pipeline_tag: text-generation
 # {job.setting("name")}
 
 A language model made by Gristmill from {crawls}. The weights are those of the stage
-`{source.stage}`, fingerprint `{source.fingerprint}`.
+`{source.stage}`, fingerprint `{source.fingerprint}`.{kept_back and f" PPO's model is kept back: {kept_back}."}
 
 ```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -85,7 +87,7 @@ print(tokenizer.decode(model.generate(**prompt, max_new_tokens=64)[0]))
 |---|---|
 {measured}
 
-## Lineage
+{_judged(made)}## Lineage
 
 Export `{job.task.fingerprint}`, recipe {job.run_uri}.
 
@@ -97,13 +99,41 @@ Made from {len(crawl_files)} crawl files, which `sources.txt` lists.
 """
 
 
-def _shown(value: float | int | str | bool | None) -> str:
+def _judged(made: list[Manifest]) -> str:
+    """PPO's win rates over the SFT model by both reward models, for the card; empty without PPO."""
+    found = next((one.metrics for one in made if one.stage == "evaluate"), {})
+    rows = [
+        f"| {whose} | {_shown(found[name])} | {_shown(found[f'{name}_low'])} to {_shown(found[f'{name}_high'])} |"
+        for name, whose in (
+            ("win_rate", "the reward model that PPO optimised"),
+            ("judge_win_rate", "the judge, a second reward model that PPO never saw"),
+        )
+        if found.get(name) is not None
+    ]
+    if not rows:
+        return ""
+    head = "## PPO's win rate over the SFT model\n\n| by | win rate | 95 % interval |\n|---|---|---|\n"
+    return f"{head}{chr(10).join(rows)}\n\n"
+
+
+def chosen(job: Job) -> tuple[Manifest, str]:
+    """(The model to export, why it is not the aligned one though there is one). Without one it is the SFT model."""
+    settings: Export = job.settings
+    aligned: str = job.setting("align")
+    if without_ppo(job.store, job.manifest("gate"), *job.task.read(aligned)):
+        return job.manifest("sft"), ""
+    measured = results.Evaluate.of(job.manifest("evaluate"))
+    said = "; ".join(beyond(measured, settings.at_least, settings.at_most))
+    return job.manifest("sft" if said else aligned), said
+
+
+def _shown(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def run(job: Job) -> None:
     settings: Export = job.settings
-    source = job.manifest("sft" if without_ppo(job.store, job.manifest("gate"), *job.task.read("ppo")) else "ppo")
+    source, kept_back = chosen(job)
     chat = open_chat(job)
     module: Any = model.load_model(job, source)
     module.to(DTYPES[settings.dtype])
@@ -119,7 +149,8 @@ def run(job: Job) -> None:
     module.save_pretrained(folder)
     write_tokenizer(chat, folder, getattr(module.config, "max_position_embeddings", None))
     made = [one for one in (find(job.store, task) for task in ancestors(job.task)) if one is not None]
-    (folder / "README.md").write_text(model_card(job, source, made))
+    (folder / "README.md").write_text(model_card(job, source, made, kept_back))
     (folder / "sources.txt").write_text("".join(f"{printable(uri)}\n" for one in made for uri in one.sources))
-    result = results.Export(stage=source.stage, parameters=model.parameters(module), dtype=settings.dtype)
+    count = model.parameters(module)
+    result = results.Export(stage=source.stage, kept_back=kept_back, parameters=count, dtype=settings.dtype)
     job.commit(folder, result, {path.name: Kind.EXPORT for path in folder.iterdir()})

@@ -7,6 +7,7 @@ instead of that of one process's part.
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from typing import Any
@@ -191,6 +192,16 @@ def kl_penalty(policy: Tensor, reference: Tensor) -> Tensor:
     return policy - reference
 
 
+def kl_k3(policy: Tensor, reference: Tensor) -> Tensor:
+    """(r - 1) - log r of each sampled token, r = pi_SFT(token) / pi_RL(token), which is never negative.
+
+    Under the policy its expectation is the KL divergence, as that of `kl_penalty`, and its variance is smaller where
+    the two are close (Schulman 2020, "Approximating KL divergence", estimator k3).
+    """
+    log_ratio: Tensor = reference - policy
+    return torch.expm1(log_ratio) - log_ratio
+
+
 def shape_rewards(scores: Tensor, kl: Tensor, mask: Tensor, kl_coef: float) -> Tensor:
     """Reward of each token: -beta * KL, plus the score on the response's last token (Ziegler et al. 2019, eq. 2).
 
@@ -200,6 +211,70 @@ def shape_rewards(scores: Tensor, kl: Tensor, mask: Tensor, kl_coef: float) -> T
     last = (positions * mask).argmax(-1, keepdim=True)
     rewards = -kl_coef * kl
     return rewards.scatter_add(1, last, scores[:, None].to(rewards.dtype)) * mask
+
+
+@dataclass(frozen=True)
+class Moments:
+    """How many numbers there were, their mean, and the sum of their squared distances from it."""
+
+    count: int = 0
+    mean: float = 0.0
+    squares: float = 0.0
+
+    def seen(self, values: Tensor) -> "Moments":
+        """The moments with more numbers (Chan et al. 1979, eq. 2.1), in float64."""
+        more = values.double().flatten()
+        if not len(more):
+            return self
+        count, distance = self.count + len(more), float(more.mean()) - self.mean
+        within = float(((more - more.mean()) ** 2).sum())
+        return Moments(
+            count,
+            self.mean + distance * len(more) / count,
+            self.squares + within + distance**2 * self.count * len(more) / count,
+        )
+
+    def scaled(self, values: Tensor, clip: float | None = None) -> Tensor:
+        """Numbers less the mean, divided by the standard deviation, and clipped to +- `clip`."""
+        spread = (self.squares / max(self.count, 1) + EPSILON) ** 0.5
+        found: Tensor = (values - self.mean) / spread
+        return found if clip is None else found.clamp(-clip, clip)
+
+
+def group_advantages(scores: Tensor, size: int, by_deviation: bool = True) -> Tensor:
+    """Each reply's score less the mean of its group's, divided by the group's standard deviation: (B,) -> (B,).
+
+    Shao et al. 2024 (DeepSeekMath), section 4.1.2. `size` neighbouring rows answer one prompt. A group of equal scores
+    says nothing, and has zeros. Not `by_deviation`: only the mean is taken away, so that prompts that are nearly always
+    or never answered well get no more weight (Liu et al. 2025, "Understanding R1-Zero-like training", section 3).
+    """
+    groups = scores.double().view(-1, size)
+    centred = groups - groups.mean(1, keepdim=True)
+    if by_deviation:
+        centred = centred / (groups.var(1, unbiased=False, keepdim=True) + EPSILON).sqrt()
+    return centred.flatten().to(scores.dtype)
+
+
+def dpo_loss(
+    policy: tuple[Tensor, Tensor], reference: tuple[Tensor, Tensor], beta: float, smoothing: float = 0.0
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(-log sigmoid(r_w - r_l), r_w, r_l) of each pair, r = beta log(pi(y) / pi_SFT(y)): (B,) each.
+
+    Rafailov et al. 2023, eq. 7. `policy` and `reference` are the log-probabilities of the whole chosen and rejected
+    replies. `smoothing`: the probability that a pair's ranking is the wrong way round (Mitchell 2023, cDPO).
+    """
+    chosen, rejected = (beta * (ours.float() - theirs.float()) for ours, theirs in zip(policy, reference, strict=True))
+    margin = chosen - rejected
+    found = -(1 - smoothing) * functional.logsigmoid(margin) - smoothing * functional.logsigmoid(-margin)
+    return found, chosen, rejected
+
+
+def best_of_kl(n: int) -> float:
+    """An upper bound of KL(best of n || the model that is sampled), in nats per reply: log n - (n - 1) / n.
+
+    Stiennon et al. 2020, appendix G.3; Beirami et al. 2024 show that it is a bound.
+    """
+    return math.log(n) - (n - 1) / n
 
 
 def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float) -> tuple[Tensor, Tensor]:

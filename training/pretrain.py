@@ -41,6 +41,7 @@ def run(job: Job) -> None:
     step, state = checkpoint.restore(job, engines, lambda: _extendable(job, plan))
     phase, judge = _enter(job, engine, start, plan, step), partial(_judge, job, engine, heldout, chat)
     progress, pace = Progress(job.task.stage, job.task.partition, "steps", plan.steps, step), Pace()
+    job.curves.steps = plan.steps
     found, best = None, None
     with draws.stream(job.ranks, step) as batches:
         if step == 0:

@@ -53,6 +53,7 @@ kept are RefinedWeb's for English (Penedo et al. 2023, figure 2), whose line-wis
 SAMPLES: dict[str, Rate] = {
     "instructions": Rate(1_438, 192, 0, PAGES),
     "preferences": Rate(2_301, 252, 0, PAGES),
+    "prompts": Rate(6_912, 62, 0, "python -m pipelines prompts --recipe RUN"),
     "tokenizer": Rate(595, 13, 0, CORPUS),
 }
 """The stages that read only a part of the corpus, however large it is: examples, and documents of the sample."""

@@ -13,6 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from training.decoding import by_sdpa, decoder, positions
+
+__all__ = ["Rollout", "draw", "generate", "left_pad", "positions", "response_logits", "row_seed"]
+
 
 @dataclass(frozen=True)
 class Rollout:
@@ -64,11 +68,6 @@ def left_pad(
     return tokens.to(device), attention.to(device)
 
 
-def positions(attention: Tensor) -> Tensor:
-    """Position of each token, counted from the first real token of its row: (B, T) -> (B, T)."""
-    return (attention.cumsum(-1) - 1).clamp(min=0)
-
-
 def draw(probabilities: Tensor, uniform: Tensor) -> Tensor:
     """Sample one index per row by inverting the cumulative distribution: (B, V), (B,) in [0, 1) -> (B,)."""
     cumulative = probabilities.double().cumsum(-1)
@@ -86,12 +85,14 @@ def generate(
     temperature: float = 1.0,
     width: int | None = None,
     anyone: Callable[[bool], bool] = bool,
+    graphs: bool = False,
 ) -> Rollout:
     """Sample a response of at most `max_tokens` tokens for each prompt; a response ends with its end-of-text token.
 
     `seeds` has one seed per row, see `row_seed`. `width` is the number of prompt positions, by default the longest
     prompt's. `anyone` returns whether its argument is true in any process: every process samples until all are done,
     so all return the same number of positions. The model runs in evaluation mode; its own mode is restored afterwards.
+    Rows whose reply has ended leave the batch. `graphs`: see `training.decoding.Fixed`.
     """
     device = next(model.parameters()).device
     training = model.training
@@ -100,31 +101,30 @@ def generate(
     uniforms = torch.stack(
         [torch.rand(max_tokens, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
     ).to(device)
+    replies = torch.full((len(prompts), max_tokens), end_of_text, device=device)
+    masks = torch.zeros(len(prompts), max_tokens, device=device)
+    rows = torch.arange(len(prompts), device=device)  # those that have not left
     alive = torch.ones(len(prompts), dtype=torch.bool, device=device)
-    masks: list[Tensor] = []
-    feed, cache = tokens, None
-    for step in range(max_tokens):
-        output: Any = model(
-            input_ids=feed,
-            attention_mask=attention,
-            position_ids=positions(attention)[:, -feed.shape[1] :],
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        cache = output.past_key_values
-        logits = output.logits[:, -1].float()
-        chosen = draw((logits / temperature).softmax(-1), uniforms[:, step])
-        chosen = torch.where(alive, chosen, end_of_text)
-        masks.append(alive)
-        feed = chosen[:, None]
-        tokens = torch.cat((tokens, feed), dim=1)
-        attention = torch.cat((attention, alive[:, None].long()), dim=1)
-        alive = chosen != end_of_text  # also False for rows that ended earlier
-        if not anyone(bool(alive.any())):
-            break
+    with by_sdpa(model, graphs):
+        under_way = decoder(model, tokens, attention, tokens.shape[1] + max_tokens, graphs)
+        for step in range(max_tokens):
+            logits = under_way.logits.float()
+            chosen = draw((logits / temperature).softmax(-1), uniforms[rows, step])
+            chosen = torch.where(alive, chosen, end_of_text)
+            replies[rows, step], masks[rows, step] = chosen, alive.float()
+            was, alive = alive, chosen != end_of_text  # also False for rows that ended earlier
+            left = int(alive.sum())
+            if not anyone(left > 0) or step == max_tokens - 1:
+                break
+            under_way.step(chosen, was)
+            if left and left <= under_way.leave_at * len(rows):  # short replies do not wait for long ones
+                stay = alive.nonzero().squeeze(1)
+                under_way.keep(stay)
+                under_way.logits, rows, alive = under_way.logits[stay], rows[stay], alive[stay]
     model.train(training)
-    return Rollout(tokens, attention, torch.stack(masks, dim=1).float())
+    tokens = torch.cat((tokens, replies[:, : step + 1]), dim=1)
+    attention = torch.cat((attention, masks[:, : step + 1].long()), dim=1)
+    return Rollout(tokens, attention, masks[:, : step + 1].contiguous())
 
 
 def response_logits(model: Callable[..., Any], tokens: Tensor, attention: Tensor, length: int) -> Tensor:

@@ -23,7 +23,7 @@ from contract.settings.base import (
     _public,
     runtime_only,
 )
-from contract.settings.examples import Instructions, Preferences
+from contract.settings.examples import Instructions, Preferences, Prompts
 from contract.settings.filter import Filter
 from contract.settings.run import RunSettings
 
@@ -493,5 +493,6 @@ class CorpusSections(RunSettings):
     mix: Mix = Mix()
     instructions: Instructions = Instructions()
     preferences: Preferences = Preferences()
+    prompts: Prompts = Prompts()
     tokenizer: Tokenizer = Tokenizer()
     pack: Pack = Pack()

@@ -5,7 +5,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from contract.chat import OWN_FORMAT, TEMPLATES
 from contract.mixture import PRESETS
+from contract.results import Evaluate as Evaluated
 from contract.settings.base import (
     Batch,
     BelowOne,
@@ -178,7 +180,7 @@ class Engine(Settings):
     compile: bool = runtime_only(False)
     """torch.compile makes one program of each kind of layer, and of the loss: it takes a minute or two at the start.
 
-    Left out, with a line in the log, under ZeRO 3, in `ppo`, and where the machine has no compiler."""
+    Left out, with a line in the log, under ZeRO 3, in `ppo` and `grpo`, and where the machine has no compiler."""
     checkpoint_steps: Positive = runtime_only(200)
     """A checkpoint takes 12 bytes per parameter; its upload runs behind the steps, one at a time."""
     log_steps: Positive = runtime_only(10)
@@ -333,6 +335,26 @@ DECIDED = {
     "steps_per_print": "progress is printed already",
 }
 """Options of DeepSpeed that the recipe decides -> what to do instead."""
+
+
+def _check_adapters(lora: "Lora", engine: Engine, optim: Optim) -> None:
+    """Raise ValueError for an engine or an optimizer that cannot carry adapters."""
+    if not lora.enabled:
+        return
+    if engine.stage_in_force == 3 or engine.group > 1:
+        raise ValueError(
+            "lora: the adapters are merged into whole matrices, and zero_stage 3, tensor_parallel and "
+            "pipeline_stages cut these; use engine.zero_stage 0, 1 or 2"
+        )
+    if optim.optimizer == "muon":
+        raise ValueError("lora: Muon makes updates of full rank, and adapters have none; use adamw")
+
+
+def _check_aligning(lora: "Lora", engine: Engine, optim: Optim) -> None:
+    """The same of a stage that aligns, which starts from `sft`'s result and holds no matrices of 4 bits."""
+    _check_adapters(lora, engine, optim)
+    if lora.enabled and lora.quantised:
+        raise ValueError("lora.quantised is for sft; leave it out here")
 
 
 def _check_whole(engine: Engine, **optims: Optim) -> None:
@@ -578,34 +600,112 @@ class Pretrain(Settings):
         return self
 
 
+class Lora(Settings):
+    """Low-rank adapters (Hu et al. 2021): only they learn, and the result has them merged into its matrices."""
+
+    enabled: bool = False
+    rank: Annotated[int, Field(gt=0, le=1024, strict=True)] = 16
+    alpha: Annotated[Real, Field(gt=0, le=1e4)] = 32.0
+    """The adapters' product is scaled by alpha / rank."""
+    targets: tuple[Text, ...] = ()
+    """The last parts of the names of the layers that get adapters, such as `q_proj`. If unset: all linear layers but
+    the last, as in QLoRA (Dettmers et al. 2023)."""
+    quantised: bool = False
+    """The frozen matrices are held in 4 bits (QLoRA's NF4). Needs a GPU and the library bitsandbytes."""
+
+
 class Sft(Settings):
     """Instruction tuning on the chats of `instructions`. The loss covers only the response tokens."""
 
+    start_from: Uri | None = None
+    """A model's folder to begin with instead of the result of `pretrain`, whose tokenizer is `tokenizer.start_from`."""
     optim: Optim = Optim(lr=2e-5, weight_decay=0.0)
     engine: Engine = Engine()
+    lora: Lora = Lora()
     epochs: Passes = 2
     batch: Batch = 64
+    """Rows per step, over all processes."""
+    text_share: BelowOne = 0.0
+    """So large a share of the rows of a step are sequences of the pretraining corpus, drawn by `pretrain.mixture`, so
+    that abilities hold. The loss is the mean over all tokens that are predicted, of chats and of text."""
+    packing: bool = runtime_only(False)
+    """Short chats share a row of up to `max_tokens` tokens without seeing each other: the same loss in less time."""
+    patience: Positive | None = None
+    """Stop once the held-out loss was not better in so many measurements, and take the model with the lowest one.
+
+    Then `eval_steps` decides the result, too."""
+    text_sequences: Rows = 64
+    """So many held-out sequences of the pretraining corpus are read before and after, to see what was forgotten."""
     max_tokens: Length = 1024
+    chat_template: Literal["gristmill", "chatml", "llama-3", "zephyr"] | Uri = "gristmill"
+    """How a chat becomes a text: our own format, a well-known template, or a file with one: Jinja, or JSON with the key
+    `chat_template`, as `tokenizer_config.json` has. Every later stage, and the exported model, follow it."""
     eval_steps: Positive = runtime_only(500)
     """As in `pretrain`."""
     seed: Seed = 0
+
+    def outside(self) -> dict[str, str]:
+        known = self.chat_template == OWN_FORMAT or self.chat_template in TEMPLATES
+        return ({} if known else {"chat_template": self.chat_template}) | (
+            {"start_from": self.start_from} if self.start_from else {}
+        )
+
+    @property
+    def text_rows(self) -> int:
+        """The rows of a step that are sequences of the pretraining corpus; at least one row is left for chats."""
+        return min(round(self.batch * self.text_share), self.batch - 1)
 
     @model_validator(mode="after")
     def _keeps_matrices_whole(self) -> "Sft":
         _check_whole(self.engine, optim=self.optim)
         return self
 
+    def differences(self, default: Settings, above: str = "") -> Iterator[tuple[str, Any]]:
+        """As of every section; also how often it is measured, where that says when training ends."""
+        yield from super().differences(default, above)
+        if self.patience is not None and self.eval_steps != getattr(default, "eval_steps", None):
+            yield f"{above}eval_steps", self.eval_steps
+
+    @model_validator(mode="after")
+    def _adapters_fit(self) -> "Sft":
+        _check_adapters(self.lora, self.engine, self.optim)
+        if self.lora.enabled and self.lora.quantised and self.engine.dtype != "fp32":
+            raise ValueError(
+                "lora.quantised: the adapters learn in float32 beside matrices of 4 bits; leave engine.dtype at fp32"
+            )
+        return self
+
 
 class Reward(Settings):
-    """Pairwise reward model on the pairs of `preferences`: loss = -log sigmoid(r_chosen - r_rejected)."""
+    """Reward model on the replies of `preferences`: loss = -log sigmoid(r_better - r_worse) of each two of a prompt."""
 
     optim: Optim = Optim(lr=1e-5, weight_decay=0.0)
     engine: Engine = Engine()
     epochs: Passes = 1
     batch: Batch = 32
-    """Pairs per step, over all processes."""
+    """Prompts per step, with two or more replies each, over all processes."""
     max_tokens: Length = 512
+    objective: Literal["pairwise", "regression", "both"] = "pairwise"
+    """`regression` learns the scores that people gave, by their mean squared error; `both` adds it to the pairs."""
+    regression_coef: Weight = 1.0
+    """Of `both`: the weight of the squared error."""
+    start_from: Uri | None = None
+    """The folder of another model to start from, perhaps a larger one than the policy; if unset, the SFT model.
+
+    Any causal model or encoder of transformers in safetensors. A causal model gets the policy's tokens, so its
+    tokenizer must be the one of `tokenizer.start_from`, or the run's own. An encoder, such as BERT, brings its own.
+    """
+    pretrain_tasks: tuple[Text, ...] = ()
+    """Tasks of `preferences` that are learned before all others: large public comparisons, such as answers by votes.
+
+    Preference model pre-training (Askell et al. 2021, section 4). Held-out figures and the gate leave them out.
+    """
+    pretrain_epochs: Passes = 1
+    """Passes over these tasks, before `epochs` over the others."""
     seed: Seed = 0
+
+    def outside(self) -> dict[str, str]:
+        return {"start_from": self.start_from} if self.start_from else {}
 
     @model_validator(mode="after")
     def _keeps_matrices_whole(self) -> "Reward":
@@ -613,10 +713,29 @@ class Reward(Settings):
         return self
 
 
+class Judge(Settings):
+    """A second reward model, which PPO never sees: `evaluate` asks it, too, whether PPO's replies are better.
+
+    It learns by the settings of `reward`, but from pairs of other prompts and with another seed.
+    """
+
+    share: BelowOne = 0.3
+    """Of the training prompts; `reward` and `dpo` learn from all others. 0: there is no second reward model."""
+    engine: Engine = Engine()
+    """What is unset is as in `reward`."""
+    seed: Seed = 1
+
+    def check_optim(self, optim: Optim) -> None:
+        """Raise ValueError if the engine cannot run the optimizer of `reward`."""
+        _check_whole(self.engine, optim=optim)
+
+
 class Gate(Settings):
     """PPO starts only if the lower confidence bound of the reward model's held-out accuracy reaches `min_accuracy`."""
 
     min_accuracy: Fraction = 0.55
+    min_shorter_accuracy: Fraction | None = None
+    """If set, the same of the pairs whose better reply is the shorter one: a model that only likes length fails it."""
     confidence: Annotated[Real, Field(gt=0, lt=1)] = 0.95
     approval: bool = runtime_only(False)
     """Whether a person must also approve PPO in Airflow's UI, once the gate is open."""
@@ -624,39 +743,180 @@ class Gate(Settings):
     """How long Airflow waits for the answer. No answer in time is a refusal."""
 
 
-class Ppo(Settings):
-    """InstructGPT's objective: reward, KL penalty per token against the SFT model, and a share of pretraining loss."""
+class Answers(Settings):
+    """Points for a reply to a prompt whose answer is known. A wrong answer costs more than none, so inventing one does.
+
+    A reply is right if it contains an answer, as whole words whatever their case; it abstains if it contains one of
+    `phrases` and no answer.
+    """
+
+    right: Real = 1.0
+    abstained: Real = 0.0
+    wrong: Real = -1.0
+    phrases: tuple[Text, ...] = ("I don't know", "I do not know", "I am not sure", "I'm not sure")
+
+    @model_validator(mode="after")
+    def _punishes_invention(self) -> "Answers":
+        if not self.right > self.abstained > self.wrong:
+            raise ValueError(
+                f"right {self.right:g}, abstained {self.abstained:g} and wrong {self.wrong:g} should fall in this "
+                "order: abstaining scores above a wrong answer"
+            )
+        return self
+
+
+class Rollouts(Settings):
+    """What the stages share that sample replies and learn from their rewards."""
 
     steps: Positive = 1000
     rollout_batch: Batch = 64
-    """Prompts per step, over all processes."""
+    """Replies per step, over all processes."""
     minibatch: Batch = 32
     inner_epochs: Passes = 2
     max_prompt_tokens: Length = 256
     max_response_tokens: Length = 128
     temperature: Annotated[Real, Field(ge=0.01, le=100)] = 1.0
     """The bounds reach from almost greedy to almost uniform sampling."""
+    reward: Literal["model", "answers", "both"] = "model"
+    """model: the reward model's. answers: points for replies to prompts whose answers are known. both: their sum; a
+    prompt without a known answer has the model's alone."""
+    answers: Answers = Answers()
+    no_eot_penalty: Weight = 1.0
+    """What a reply without an end loses."""
+    clip: Annotated[Real, Field(gt=0, le=1e6)] = 0.2
+    kl_stop: Annotated[Real, Field(gt=0, le=1e6)] | None = None
+    """The rest of a step's updates is left out once the policy is this many nats a token (k3) from the one that
+    sampled."""
+    eval_steps: Positive = 100
+    """After every so many steps, and after the last, replies to held-out prompts are sampled and scored."""
+    eval_prompts: Rows = 32
+    """Those of held-out pairs; of `prompts.data`, up to a tenth is held out for them."""
+    samples: Rows = 3
+    """So many of these replies are kept at each evaluation, to be read."""
+    offload_frozen: bool = runtime_only(False)
+    """Models that only compute wait in the CPU's memory while they are not asked."""
+    sampler: Literal["own", "vllm"] = "own"
+    """vllm: by vLLM, which must be installed. It needs a GPU, and its draws are not repeated bit for bit."""
+    cuda_graphs: bool = runtime_only(False)
+    """On a GPU, the kernels that sample a token are started at once, by a CUDA graph. Not under ZeRO 3."""
+    engine: Engine = Engine()
+    lora: Lora = Lora()
+    """Only adapters of the policy learn. The SFT model is the policy without them, so it is in memory once."""
+    seed: Seed = 0
+
+    @model_validator(mode="after")
+    def _vllm_takes_whole_models(self) -> "Rollouts":
+        if self.sampler == "vllm" and self.lora.enabled:
+            raise ValueError("sampler vllm takes the policy's matrices, and with lora these stand still; use own")
+        return self
+
+    @model_validator(mode="after")
+    def _graphs_of_whole_models(self) -> "Rollouts":
+        if (self.cuda_graphs or self.sampler == "vllm") and self.engine.stage_in_force == 3:
+            what = "cuda_graphs" if self.cuda_graphs else "sampler vllm"
+            raise ValueError(f"{what} needs the weights in one place, and engine.zero_stage 3 gathers them; use 2")
+        return self
+
+
+class Ppo(Rollouts):
+    """InstructGPT's objective: reward, KL penalty per token against the SFT model, and a share of pretraining loss."""
+
     gamma: Fraction = 1.0
     lam: Fraction = 0.95
-    clip: Annotated[Real, Field(gt=0, le=1e6)] = 0.2
     value_clip: Annotated[Real, Field(gt=0, le=1e6)] = 0.2
     value_coef: Weight = 0.5
+    value_warmup_steps: Count = 0
+    """In so many first steps only the critic learns."""
+    critic: Literal["own", "head"] = "own"
+    """own: a whole model that starts from the reward model and learns. head: a head on the reward model's frozen
+    decoder, which then is in memory once for both; only the head learns."""
     entropy_coef: Weight = 0.0
     kl_coef: Weight = 0.05
+    kl_estimator: Literal["k1", "k3"] = "k1"
+    """Of the penalty per token: k1 is log(pi_RL / pi_SFT), k3 has less variance and is never negative
+    (Schulman 2020)."""
     kl_target: Annotated[Real, Field(gt=0, le=1e6)] | None = None
     """If set, `kl_coef` adapts towards this KL in nats per response (Ziegler et al. 2019); unset, it is fixed."""
     ptx_coef: Weight = 0.0
     ptx_sequences: Batch = 4
-    no_eot_penalty: Weight = 1.0
+    normalise_rewards: bool = False
+    """By mean and standard deviation of all rewards so far, before penalties."""
+    reward_clip: Annotated[Real, Field(gt=0, le=1e6)] | None = None
+    """Rewards are clipped to +- this, after they are normalised."""
     whiten_rewards: bool = False
+    best_of: Annotated[int, Field(gt=0, le=1024, strict=True)] = 4
+    """At the end, the SFT model samples so many replies to each held-out prompt, and the one with the most reward
+    counts: the baseline that PPO must beat. 1 leaves it out."""
     policy_optim: Optim = Optim(lr=1e-6, weight_decay=0.0, schedule="constant")
     value_optim: Optim = Optim(lr=5e-6, weight_decay=0.0, schedule="constant")
-    engine: Engine = Engine()
-    seed: Seed = 0
+
+    @model_validator(mode="after")
+    def _has_what_it_needs(self) -> "Ppo":
+        if self.critic == "head" and self.engine.stage_in_force == 3:
+            raise ValueError(
+                "critic head needs the reward model's decoder whole, and engine.zero_stage 3 cuts it; use own, or 2"
+            )
+        if self.value_warmup_steps >= self.steps:
+            raise ValueError(
+                f"value_warmup_steps {self.value_warmup_steps} leaves the policy none of {self.steps} steps; lower it"
+            )
+        return self
 
     @model_validator(mode="after")
     def _keeps_matrices_whole(self) -> "Ppo":
         _check_whole(self.engine, policy_optim=self.policy_optim, value_optim=self.value_optim)
+        _check_aligning(self.lora, self.engine, self.policy_optim)
+        return self
+
+
+class Dpo(Settings):
+    """Direct preference optimisation (Rafailov et al. 2023) on the pairs of `preferences` that are not the judge's."""
+
+    optim: Optim = Optim(lr=5e-7, weight_decay=0.0)
+    engine: Engine = Engine()
+    lora: Lora = Lora()
+    """Only adapters learn."""
+    epochs: Passes = 1
+    batch: Batch = 32
+    """Pairs per step, over all processes."""
+    max_tokens: Length = 512
+    beta: Annotated[Real, Field(gt=0, le=1e6)] = 0.1
+    """How much the distance from the SFT model weighs."""
+    label_smoothing: Annotated[Real, Field(ge=0, lt=0.5)] = 0.0
+    """The probability that a pair's ranking is the wrong way round."""
+    seed: Seed = 0
+
+    @model_validator(mode="after")
+    def _keeps_matrices_whole(self) -> "Dpo":
+        _check_whole(self.engine, optim=self.optim)
+        _check_aligning(self.lora, self.engine, self.optim)
+        return self
+
+
+class Grpo(Rollouts):
+    """Group relative policy optimisation (Shao et al. 2024): PPO without a critic, whose baseline is a prompt's group.
+
+    `reward` may be the reward model's, or one that is computed from known answers.
+    """
+
+    group_size: Annotated[int, Field(gt=1, le=1024, strict=True)] = 8
+    """Replies to each prompt of a step; it must divide `rollout_batch`."""
+    by_deviation: bool = True
+    """Advantages are divided by the standard deviation of their group's rewards."""
+    kl_coef: Weight = 0.04
+    """Of the KL divergence from the SFT model (k3) in the loss."""
+    optim: Optim = Optim(lr=1e-6, weight_decay=0.0, schedule="constant")
+
+    @model_validator(mode="after")
+    def _whole_groups(self) -> "Grpo":
+        if self.rollout_batch % self.group_size:
+            raise ValueError(f"rollout_batch {self.rollout_batch} is not a multiple of group_size {self.group_size}")
+        return self
+
+    @model_validator(mode="after")
+    def _keeps_matrices_whole(self) -> "Grpo":
+        _check_whole(self.engine, optim=self.optim)
+        _check_aligning(self.lora, self.engine, self.optim)
         return self
 
 
@@ -672,9 +932,27 @@ class Evaluate(Settings):
 
 
 class Export(Settings):
-    """Export of the last model as a folder that `transformers` loads."""
+    """Export of the last model as a folder that `transformers` loads.
+
+    Figures of `evaluate` may be a second gate: beyond one of their bounds, the SFT model is exported and not PPO's.
+    """
 
     dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
+    at_least: dict[Text, Real] = {}
+    """Figure of `evaluate` -> its lower bound: `{judge_win_rate_low: 0.5}`."""
+    at_most: dict[Text, Real] = {}
+    """Figure of `evaluate` -> its upper bound: `{perplexity_ppo: 20}`."""
+
+    @model_validator(mode="after")
+    def _bounds_known_figures(self) -> "Export":
+        known = [name for name in Evaluated.model_fields if not name.startswith("worse_")]
+        for key in ("at_least", "at_most"):
+            for name in getattr(self, key):
+                if name not in known:
+                    raise ValueError(
+                        f"{key} bounds {name!r}, which is no figure of evaluate; there are {', '.join(known)}"
+                    )
+        return self
 
 
 class Probe(Settings):
@@ -738,8 +1016,13 @@ class TrainingSections(CorpusSections):
     pretrain: Pretrain = Pretrain()
     sft: Sft = Sft()
     reward: Reward = Reward()
+    judge: Judge = Judge()
     gate: Gate = Gate()
+    align: Literal["ppo", "dpo", "grpo"] = "ppo"
+    """The stage that makes the aligned model, once the gate is open."""
     ppo: Ppo = Ppo()
+    dpo: Dpo = Dpo()
+    grpo: Grpo = Grpo()
     evaluate: Evaluate = Evaluate()
     export: Export = Export()
     probe: Probe = Probe()

@@ -26,7 +26,7 @@ QUESTIONS = {
     "survived_each_filter": Walk(("Funnel",), "table:has-text('dedup_fuzzy') >> text=decontaminate"),
     "why_dropped": Walk(("Why a page was dropped", DOCUMENT), "main:has-text('dropped')"),
     "loss_curve": Walk(("Loss curve",), "#charts .main-svg"),
-    "why_the_gate_opened": Walk(("Why the gate opened",), "main:has-text('threshold')"),
+    "why_the_gate_opened": Walk(("Gate decision",), "main:has-text('threshold')"),
     "sample_replies": Walk(("Sample replies",), "main:has-text('A better answer.')"),
     "log_of_a_failed_task": Walk(("Log of corpus resolve",), f"text=/error:.*{FAILED}/"),
 }

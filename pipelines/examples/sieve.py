@@ -5,7 +5,7 @@ of them stay. In memory, an example takes about 1 KB for each of its parts, what
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -14,12 +14,15 @@ import numpy.typing as npt
 import pyarrow as pa
 import xxhash
 
-from contract.examples import Row, Unusable
+from contract import results
+from contract.examples import Unusable
 from contract.kinds import Kind
 from contract.metrics import Progress
 from contract.schema import DROPS, SNIPPET_CHARS, Drop
+from contract.settings.examples import Examples
 from contract.tables import read_rows
 from pipelines.examples.duplicates import HASHES, Parts, Signatures, clusters, sign, similarity
+from pipelines.examples.reading import Row, limited
 from pipelines.spark.documents import Counts, Output
 from pipelines.spark.job import Job
 from pipelines.spark.tables import TableWriter
@@ -35,7 +38,7 @@ class Shape(Generic[T]):
     """How a kind of example is compared and stored.
 
     row: the table's columns but id and source. parts: the prompt and the reply, or both replies. prompt: the text that
-    must not stand on both sides of the split.
+    must not stand on both sides of the split. task: what kind of question it is.
     """
 
     train: Kind
@@ -44,6 +47,7 @@ class Shape(Generic[T]):
     row: Callable[[T], dict[str, Any]]
     parts: Callable[[T], Parts]
     prompt: Callable[[T], str]
+    task: Callable[[T], str]
 
 
 def prompt_key(prompt: str, seed: int = 0) -> int:
@@ -54,6 +58,27 @@ def prompt_key(prompt: str, seed: int = 0) -> int:
 def example_id(parts: Parts) -> str:
     """32 hexadecimal digits of the texts, so that the same example has the same id in every file and run."""
     return xxhash.xxh3_128_hexdigest("\0".join(parts).encode())
+
+
+def sides(tasks: Mapping[str, Sequence[int]]) -> dict[str, dict[str, int]]:
+    """The largest tasks of a sieve, for the manifest."""
+    largest = sorted(tasks, key=lambda task: (-sum(tasks[task]), task))[: results.MOST_TASKS]
+    return {task: {"training": tasks[task][0], "heldout": tasks[task][1]} for task in largest}
+
+
+def shown(shapes: Mapping[str, int]) -> dict[str, dict[str, int]]:
+    """The shapes of the rows that were read, for the manifest."""
+    return {name: {"rows": count} for name, count in shapes.items()}
+
+
+def named(settings: Examples) -> str:
+    """What the examples are made of: `synthetic`, or the files and folders."""
+    return ", ".join(source.data for source in settings.sources.values()) or settings.data
+
+
+def key_of(stage: str, settings: Examples) -> str:
+    """The recipe's key that names the files."""
+    return f"{stage}.sources" if settings.sources else f"{stage}.data"
 
 
 class Sieve(Generic[T]):
@@ -70,7 +95,10 @@ class Sieve(Generic[T]):
         self._signed: list[Signatures] = []
         self._signatures: Signatures = np.zeros((0, 1, HASHES), np.uint32)
         self._first = np.zeros(0, np.int64)
+        self._tasks: list[str] = []  # of each example that was taken
         self.counts = Counts()
+        self.tasks: dict[str, list[int]] = {}
+        """Task -> its examples for training and held out, once the sieve is closed."""
 
     def _path(self, name: str) -> str:
         return f"{self._job.prefix}/{name}.parquet"
@@ -99,7 +127,8 @@ class Sieve(Generic[T]):
             self._drop(key, source, Drop.CONTAMINATED, leaked, parts[0])
             return False
         self._sizes[key] = size
-        self._taken.write({"id": key, "source": source} | self._shape.row(example), size)
+        self._tasks.append(self._shape.task(example))
+        self._taken.write({"id": key, "source": source, "task": self._tasks[-1]} | self._shape.row(example), size)
         if self._min_jaccard is not None:
             self._unsigned.append(parts)
             if len(self._unsigned) == SIGNED:
@@ -107,17 +136,12 @@ class Sieve(Generic[T]):
         return True
 
     def take_read(self, rows: Iterable[Row[T]], limit: int | None) -> Iterator[T]:
-        """Take or drop the rows of a file, up to `limit` usable ones; yields the examples that were taken."""
-        usable = 0
-        for row in rows:
+        """Take or drop the rows of files, up to `limit` usable ones; yields the examples that were taken."""
+        for row in limited(rows, limit):
             if isinstance(row.found, Unusable):
                 self.refuse(row.place, row.found, row.snippet)
-                continue
-            if self.take(row.place, row.found):
+            elif self.take(row.place, row.found):
                 yield row.found
-            usable += 1
-            if usable == limit:
-                return
 
     def take_made(self, made: Iterable[tuple[str, T]], limit: int, learned: set[int]) -> Iterator[T]:
         """Take or drop examples made of documents, up to `limit`; yields those that were taken.
@@ -159,24 +183,41 @@ class Sieve(Generic[T]):
         stays: Flags = self._first == np.arange(count)
         return stays
 
-    def close(self, heldout: Flags) -> Output:
-        """Write the tables. `heldout` says of each example that was taken whether it belongs into the held-out one."""
+    def close(self, heldout: Flags, dropped: Mapping[Drop, Flags] | None = None) -> Output:
+        """Write the tables. `heldout` says of each example that was taken whether it belongs into the held-out one.
+
+        dropped: reason -> which of those that were taken go for it after all.
+        """
         kinds = (self._shape.train, self._shape.heldout)
         writers = [TableWriter(self._job.store, self._path(kind), kind, self._shape.schema) for kind in kinds]
         ids, sizes = list(self._sizes), list(self._sizes.values())
         for file in self._taken.close():
             for at, row in enumerate(read_rows(self._job.store, file.path)):
-                first = int(self._first[at])
+                first, words = int(self._first[at]), (row.get("turns") or row["prompt"])[0]["text"]
                 if first != at:
                     alike = similarity(self._signatures[[at]], self._signatures[[first]])[0]
-                    words = (row.get("turns") or row["prompt"])[0]["text"]
                     self._drop(ids[at], row["source"], Drop.NEAR_DUPLICATE, f"{alike:.2f}", words, ids[first])
                     continue
-                writers[int(heldout[at])].write(row, sizes[at])
+                why = next((reason for reason, flags in (dropped or {}).items() if flags[at]), None)
+                if why is not None:
+                    self._drop(ids[at], row["source"], why, row["task"], words)
+                    continue
+                side = int(heldout[at])
+                writers[side].write(row, sizes[at])
+                self.tasks.setdefault(row["task"], [0, 0])[side] += 1
                 self.counts += Counts(kept=1, bytes_kept=sizes[at])
         self._job.store.delete(f"{self._job.prefix}/scratch")
         self._progress.finish()
         return Output([file for writer in (*writers, self._drops) for file in writer.close()], self.counts)
+
+    def task_codes(self) -> npt.NDArray[np.int64]:
+        """The number of the task of each example that was taken. Shape (examples,)."""
+        numbers = {task: number for number, task in enumerate(dict.fromkeys(self._tasks))}
+        return np.array([numbers[task] for task in self._tasks], np.int64)
+
+    def of_tasks(self, names: Container[str]) -> Flags:
+        """Which of the examples that were taken are of one of these tasks. Shape (examples,)."""
+        return np.array([task in names for task in self._tasks], bool)
 
     def rows(self, output: Output) -> tuple[int, int]:
         """The number of examples in the training and in the held-out table."""

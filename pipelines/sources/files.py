@@ -27,6 +27,7 @@ NAMED = re.compile(r"\.(jsonl|ndjson|json|parquet|txt|text)(\.(gz|zst))?\Z", re.
 TEXT = re.compile(r"\.(txt|text)(\.(gz|zst))?\Z", re.IGNORECASE)
 BOM = b"\xef\xbb\xbf"
 PIECE = 64 << 10  # bytes read at once: what a cut-off file loses of its end
+HEAD = 800  # bytes of a row that is shown: 200 characters of four bytes each
 PARQUET_ROWS = 64  # in memory at a time; a book has megabytes
 UNREADABLE = (ValueError, OverflowError, LookupError, pa.ArrowException)
 """What Arrow raises for a value that Python cannot hold: bytes that are no text, a date after the year 9999, ..."""
@@ -36,67 +37,90 @@ IN_STRING = re.compile(rb'["\\]')
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a file: its number in the file, from 1, and its value, or why there is none."""
+    """One row of a file: its number in the file, from 1, and its value, or why there is none.
+
+    place: `line 3` of lines, where empty ones count, too, else `row 3`. head: the first bytes of a row of JSON. ends:
+    the file is damaged, and no row follows.
+    """
 
     number: int
     value: Any
+    place: str
+    head: bytes = b""
+    ends: bool = False
 
 
-def list_files(key: str, uri: str, text: bool = False) -> tuple[Store, list[Entry], int]:
+def list_files(
+    key: str, uri: str, text: bool = False, named: re.Pattern[str] = NAMED
+) -> tuple[Store, list[Entry], int]:
     """The store of a source, its files in the order of their names, and how many others its folder holds.
 
     Hidden files, and those whose names tell of no known format, are left out, unless the recipe names one itself.
-    text: all files are plain text, whatever their names. Raises InputError, which begins with the recipe's `key`, if no
-    file is left.
+    text: all files are plain text, whatever their names. named: what the name of a known format matches.
+    Raises InputError, which begins with the recipe's `key`, if no file is left.
     """
     store, name = split_uri(uri)
     if file := store.entry(name):
         return store, [file], 0
     found = store.files(name)
     shown = [file for file in found if not any(part[:1] in "._" for part in file.path[len(name) + 1 :].split("/"))]
-    files = [file for file in shown if text or NAMED.search(file.path)]
+    files = [file for file in shown if text or named.search(file.path)]
     if not files:
-        what = f"none of its {len(found)} files ends in .jsonl, .json, .parquet or .txt, packed as .gz or .zst or not"
+        ends = ".jsonl, .json, .parquet or .txt" if named is NAMED else ".jsonl, .json or .parquet"
+        what = f"none of its {len(found)} files ends in {ends}, packed as .gz or .zst or not"
         raise InputError(f"{key}: {uri}: {what if found else 'no such file or folder'}")
     return store, files, len(found) - len(files)
 
 
-def rows_of(store: Store, path: str, text: bool = False) -> Iterator[Row]:
+def rows_of(store: Store, path: str, text: bool = False, all_columns: bool = False) -> Iterator[Row]:
     """Yield every row of a file. A file of plain text is one row, its text. Raises StoreError if the store fails.
 
     The first bytes tell whether a file is packed, Parquet, or a JSON array. Plain text is known by its name, or `text`
-    says so.
+    says so. all_columns: of Parquet, also the columns that no layout of pages knows.
     """
     number = 0
     try:
-        for number, value in enumerate(_values(store, path, text or bool(TEXT.search(path))), 1):
-            yield Row(number, value)
+        values = _values(store, path, text or bool(TEXT.search(path)), all_columns)
+        for number, (line, value, head) in enumerate(values, 1):
+            yield Row(number, value, f"line {line}" if line else f"row {number}", head)
     except FileNotFoundError:
         raise InputError(f"{store.full(path)}: is gone since the run was resolved; bring it back") from None
     except (OSError, pa.ArrowException, EOFError) as error:
         if isinstance(error, OSError) and (error.errno or "AWS Error" in str(error)):
             raise StoreError(explain(store.full(path), error)) from error
-        yield Row(number + 1, Unusable(Drop.DAMAGED_FILE, " ".join(str(error).split())))
+        why = Unusable(Drop.DAMAGED_FILE, " ".join(str(error).split()))
+        yield Row(number + 1, why, f"row {number + 1}", ends=True)
 
 
-def _values(store: Store, path: str, text: bool) -> Iterator[Any]:
+def _values(store: Store, path: str, text: bool, all_columns: bool) -> Iterator[tuple[int, Any, bytes]]:
+    """Yield (line or 0, value, first bytes) of each row."""
     with store.open_input(path) as raw:
         head = raw.read(4)
         raw.seek(0)
         if head == b"PAR1" and not text:
-            yield from _parquet(raw)
+            yield from ((0, value, b"") for value in _parquet(raw, all_columns))
             return
         with io.BufferedReader(_unpacked(raw, head), PIECE) as stream:
             start = stream.peek(1024).removeprefix(BOM)
             if text:
-                yield _whole(stream)
+                yield 0, _whole(stream), b""
             elif start.lstrip()[:1] == b"[":
                 for item in elements(stream):
-                    yield item if isinstance(item, Unusable) else parsed(item)
+                    if isinstance(item, Unusable) and item.reason is Drop.DAMAGED_FILE:
+                        raise EOFError(item.value)
+                    yield 0, *_parsed(item)
             else:
-                for line in lines_of(stream):
+                for number, line in enumerate(lines_of(stream), 1):
                     if isinstance(line, Unusable) or line.removeprefix(BOM).strip():
-                        yield line if isinstance(line, Unusable) else parsed(line.removeprefix(BOM))
+                        yield number, *_parsed(line)
+
+
+def _parsed(item: bytes | Unusable) -> tuple[Any, bytes]:
+    """(The value of a line or element, its first bytes)."""
+    if isinstance(item, Unusable):
+        return item, b""
+    plain = item.removeprefix(BOM)
+    return parsed(plain), plain[:HEAD]
 
 
 def _unpacked(raw: pa.NativeFile, head: bytes) -> Any:
@@ -106,11 +130,12 @@ def _unpacked(raw: pa.NativeFile, head: bytes) -> Any:
     return pa.CompressedInputStream(raw, "zstd") if head == b"\x28\xb5\x2f\xfd" or skippable else raw
 
 
-def _parquet(raw: pa.NativeFile) -> Iterator[Any]:
+def _parquet(raw: pa.NativeFile, all_columns: bool) -> Iterator[Any]:
     """Yield the rows of a Parquet file with the columns that layouts know; with all, if no text is among them."""
     file = pq.ParquetFile(raw)
     names = file.schema_arrow.names
-    known = [name for name in names if name in FIELDS] if set(CODE_TEXT) & set(names) else None
+    some = set(CODE_TEXT) & set(names) and not all_columns
+    known = [name for name in names if name in FIELDS] if some else None
     for batch in file.iter_batches(PARQUET_ROWS, columns=known):
         rows: list[Any] | None = None
         if batch.nbytes <= MAX_LINE_BYTES:

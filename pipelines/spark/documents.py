@@ -208,6 +208,11 @@ class IndexSink(_Sink):
         self._kept.append({"row": row, **(columns or {})})
         self._count(size, read_size)
 
+    def keep_all(self, rows: Sequence[int], size: int) -> None:
+        """Keep several documents of `size` bytes together, of which the index says nothing but their rows."""
+        self._kept += [{"row": row} for row in rows]
+        self.counts += Counts(len(rows), len(rows), size, size)
+
     def drop(
         self,
         row: dict[str, Any],

@@ -53,7 +53,7 @@ class Approval(ApprovalOperator):
                 self.body = body(gate, need(run.store, run.task("reward")), context["dag_run"])
                 self.response_timeout = timedelta(hours=run.recipe.gate.approval_hours)
             elif Gate.of(gate).open:
-                approval.allow(run.store, run.task("ppo"))
+                approval.allow(run.store, run.task(run.recipe.align))
         if why_not is not None:
             self.log.info("nobody is asked: %s", why_not)
             return None
@@ -78,7 +78,7 @@ def unasked(run: Run, gate: Manifest) -> str | None:
         return "the recipe sets no gate.approval"
     if not Gate.of(gate).open:
         return "the gate is closed"
-    return "PPO is done already" if find(run.store, run.task("ppo")) else None
+    return "PPO is done already" if find(run.store, run.task(run.recipe.align)) else None
 
 
 def body(gate: Manifest, reward: Manifest, dag_run: Any) -> str:
@@ -98,8 +98,8 @@ def body(gate: Manifest, reward: Manifest, dag_run: Any) -> str:
             "|---|---|",
             *rows,
             "",
-            f"[The gate's page]({page}) has its curves and pairs. If you reject, or nobody answers in "
-            f"time, PPO is left out and the tuned model is the result.",
+            f"[The gate's page]({page}) shows how well the reward model is calibrated, and pairs that it ranks wrong. "
+            "If you reject, or nobody answers in time, PPO is left out and the tuned model is the result.",
         ]
     )
 
@@ -109,7 +109,7 @@ def keep(run: Run, approved: bool, answer: Any) -> str:
     who = printable((answer.get("responded_by_user") or {}).get("name") or "")
     at = answer["responded_at"]
     when = at if isinstance(at, str) else at.isoformat(timespec="seconds")
-    ppo = run.task("ppo")
+    ppo = run.task(run.recipe.align)
     if approved:
         approval.allow(run.store, ppo)
         return f"approved by {who}, {when}"
@@ -119,7 +119,7 @@ def keep(run: Run, approved: bool, answer: Any) -> str:
 
 def stale_after(run: Run) -> list[str]:
     """Manifests of the stages after PPO that exist although PPO is not done."""
-    if find(run.store, run.task("ppo")):
+    if find(run.store, run.task(run.recipe.align)):
         return []
     done = (find(run.store, run.task(stage)) for stage in AFTER)
     return [run.store.full(manifest.path) for manifest in done if manifest]

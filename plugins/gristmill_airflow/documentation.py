@@ -32,7 +32,9 @@ def task_doc(name: str) -> str:
     figures = ", ".join(SHOWN.get(name, ()))
     rows = {
         "in": ", ".join(stage.reads) or OUTSIDE[name],
-        "out": f"a manifest, read by {', '.join(readers) or 'you'}" + (f"; figures: {figures}" if figures else ""),
+        "out": "a manifest"
+        + (f", read by {', '.join(readers)}" if readers else "")
+        + (f"; figures: {figures}" if figures else ""),
         "drops": f"{stage.counts}, each with its reason" if stage.drops else "nothing",
         "recipe": f"section `{name}`: {_settings(name)}",
         "runs on": f"{PLANES[stage.plane]}, once for {_scope(stage.scope)}",

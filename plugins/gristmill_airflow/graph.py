@@ -8,12 +8,13 @@ from airflow.sdk import Asset, TaskGroup, TriggerRule, conf, get_current_context
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from contract import ablation
+from contract.headline import omitted
 from contract.manifest import find
 from contract.offered import recipe_uri
 from contract.plan import open_run
 from contract.recipe import load
 from contract.sources import list_snapshots
-from contract.stages import STAGES, Plane
+from contract.stages import ALIGNING, STAGES, Plane
 from gristmill_airflow import alerts
 from gristmill_airflow.approval import Approval
 from gristmill_airflow.assets import CRAWL, RESOLVED, SEEN, TOLD
@@ -154,12 +155,12 @@ def variants(recipe: str) -> dict[str, Any]:
 
 
 def ask_before_ppo(operators: dict[str, Any]) -> None:
-    """Put a person's approval between the gate and PPO; it asks nobody unless the recipe says so."""
-    operators["gate"] >> Approval() >> operators["ppo"]
+    """Put a person's approval between the gate and what aligns; it asks nobody unless the recipe says so."""
+    operators["gate"] >> Approval() >> [operators[name] for name in ALIGNING]
 
 
-def publish_last(asset: Asset, stage: str, otherwise: str = "") -> Any:
-    """A task that publishes the manifest of `stage`, or that of `otherwise` if `stage` was left out.
+def publish_last(asset: Asset, *stages: str, otherwise: str = "") -> Any:
+    """A task that publishes the manifest of the one of `stages` that the recipe has, or if it was left out `otherwise`.
 
     It waits for the tasks before it, so that a DAG that the asset starts finds all of their results.
     """
@@ -168,10 +169,11 @@ def publish_last(asset: Asset, stage: str, otherwise: str = "") -> Any:
     def announce(recipe: str) -> str:
         with reported():
             run = open_run(recipe)
-            wanted = dict.fromkeys((stage, otherwise or stage))
+            chosen = [name for name in stages if not omitted(run.recipe, name, None)]
+            wanted = dict.fromkeys((*chosen, otherwise or chosen[0]))
             done = list(filter(None, (find(run.store, run.task(name)) for name in wanted)))
         if not done:
-            raise AirflowFailException(f"neither {stage} nor {otherwise or stage} has a manifest; nothing to publish")
+            raise AirflowFailException(f"none of {', '.join(wanted)} has a manifest; nothing to publish")
         publish(get_current_context(), run, *done)
         return run.store.full(done[0].path)
 

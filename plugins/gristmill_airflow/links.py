@@ -5,21 +5,22 @@ them, too. `plugin` registers them; Airflow shows a link unless its address is e
 """
 
 from typing import Any, ClassVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
-from airflow.sdk import BaseOperatorLink, conf
+from airflow.sdk import BaseOperatorLink
 
 from contract.stages import STAGES, Stage
-from gristmill_airflow.cockpit import PREFIX
+from gristmill_airflow.cockpit import root
 from gristmill_airflow.stage import StageOperator
+
+WITHOUT_CURVES = ("gate", "export", "ablate")
 
 
 def address(*parts: str, **query: str) -> str:
     """The address of a page of the cockpit, below the path at which people reach Airflow."""
-    base = urlsplit(conf.get("api", "base_url", fallback="")).path.rstrip("/")
     path = "/".join(quote(part, safe="") for part in parts)
     asked = "&".join(f"{name}={quote(value, safe='')}" for name, value in query.items())
-    return f"{base}{PREFIX}/{path}" + (f"?{asked}" if asked else "")
+    return f"{root()}/{path}" + (f"?{asked}" if asked else "")
 
 
 def stage_of(ti_key: Any) -> Stage | None:
@@ -27,11 +28,24 @@ def stage_of(ti_key: Any) -> Stage | None:
     return STAGES.get(str(ti_key.task_id).rpartition(".")[2])
 
 
-def page(ti_key: Any) -> str:
-    """The page of a task: its curves if it trains, measures or judges models, and else its run's funnel."""
+def run(ti_key: Any) -> str:
+    """The page with the funnel and the stages of the task's run."""
+    return address("run", ti_key.dag_id, ti_key.run_id)
+
+
+def curves(ti_key: Any) -> str:
+    """The curves of a task that trains or measures a model; empty for others."""
     stage = stage_of(ti_key)
-    if stage is None or stage.plane == "spark" or stage.name == "export":
-        return address("run", ti_key.dag_id, ti_key.run_id)
+    if stage is None or stage.plane == "spark" or stage.name in WITHOUT_CURVES:
+        return ""
+    return address("training", ti_key.dag_id, ti_key.run_id, ti_key.task_id)
+
+
+def decision(ti_key: Any, name: str) -> str:
+    """What the gate decided, or which variant of an ablation is better; empty for tasks of other stages than `name`."""
+    stage = stage_of(ti_key)
+    if stage is None or stage.name != name:
+        return ""
     return address("training", ti_key.dag_id, ti_key.run_id, ti_key.task_id)
 
 
@@ -53,11 +67,32 @@ class _Link(BaseOperatorLink):
     operators: ClassVar[list[Any]] = [StageOperator]
 
 
-class PageLink(_Link):
-    name = "Page"
+class CurvesLink(_Link):
+    name = "Curves"
 
     def get_link(self, operator: Any, *, ti_key: Any) -> str:
-        return page(ti_key)
+        return curves(ti_key)
+
+
+class GateLink(_Link):
+    name = "Gate decision"
+
+    def get_link(self, operator: Any, *, ti_key: Any) -> str:
+        return decision(ti_key, "gate")
+
+
+class ComparisonLink(_Link):
+    name = "Comparison of variants"
+
+    def get_link(self, operator: Any, *, ti_key: Any) -> str:
+        return decision(ti_key, "ablate")
+
+
+class RunLink(_Link):
+    name = "Funnel and stages"
+
+    def get_link(self, operator: Any, *, ti_key: Any) -> str:
+        return run(ti_key)
 
 
 class ManifestLink(_Link):
@@ -68,10 +103,10 @@ class ManifestLink(_Link):
 
 
 class WhyLink(_Link):
-    name = "Why dropped"
+    name = "Dropped documents"
 
     def get_link(self, operator: Any, *, ti_key: Any) -> str:
         return why(ti_key)
 
 
-LINKS = (PageLink(), ManifestLink(), WhyLink())
+LINKS = (CurvesLink(), GateLink(), ComparisonLink(), RunLink(), WhyLink(), ManifestLink())

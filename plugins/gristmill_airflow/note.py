@@ -5,7 +5,6 @@ Airflow calls this listener in the API server after the event is stored. The sec
 by the scheduler, in its own transaction and from Airflow's database alone.
 """
 
-import json
 import re
 from collections import defaultdict
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 from airflow.listeners import hookimpl
 
 from gristmill_airflow.assets import RESOLVED
-from gristmill_airflow.result import FIGURES, READ, SUMMARY, TOLD, failure, result
+from gristmill_airflow.result import FIGURES, READ, SUMMARY, TOLD, failure, result, unpacked
 
 USES = "uses "
 OURS = re.compile(USES + r"(run|recipe) [^,]+, (crawl .+|the newest crawl) of ")
@@ -112,8 +111,8 @@ def _made(dag_run: Any) -> str:
     figures: dict[str, list[Any]] = defaultdict(list)
     for task, key, value in rows:
         if key == FIGURES:
-            figures[READ[task]].append(_value(value))
-    summaries = {task: str(_value(value)) for task, key, value in rows if key == SUMMARY}
+            figures[READ[task]].append(unpacked(value))
+    summaries = {task: str(unpacked(value)) for task, key, value in rows if key == SUMMARY}
     return result(dag_run.dag_id, summaries, figures)
 
 
@@ -136,11 +135,3 @@ def _failed(dag_run: Any) -> dict[str, int]:
         .group_by(TaskInstance.task_id)
     )
     return {str(task): int(count) for task, count in session.execute(wanted)}
-
-
-def _value(stored: Any) -> Any:
-    """An XCom's value; Airflow keeps it as JSON within JSON."""
-    try:
-        return json.loads(stored) if isinstance(stored, str) else stored
-    except ValueError:
-        return stored

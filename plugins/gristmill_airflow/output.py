@@ -69,6 +69,23 @@ def level_of(line: str) -> int:
     return logging.ERROR if match["ends"] else LEVELS[next(filter(None, match.groups()))[0].upper()]
 
 
+AWAITED = re.compile(r"supervisor: (?P<what>\S+) of this machine is in use by (?P<holder>.+); this task goes on when")
+SAME = re.compile(r"supervisor: .+ still runs this task; this attempt goes on when")
+HOLDER = re.compile(r"(?P<task>[a-z_]+ \S+) of \S+, process \d+")
+"""What the supervisor says while it waits for a lock (`supervisor._take`), and how `Child` names a lock's holder."""
+
+
+def awaited(line: str) -> str:
+    """What a task waits for, if a line of its supervisor says so; else empty: the task goes on.
+
+    It names the stage of the holder and not its run, which the reader may perhaps not see.
+    """
+    if found := AWAITED.match(line):
+        holder = HOLDER.fullmatch(found["holder"])
+        return f"the {found['what']} of its machine, in use by {holder['task'] if holder else 'another process'}"
+    return "its earlier attempt to end" if SAME.match(line) else ""
+
+
 OFTEN = {"SIGKILL": "often out of memory", "SIGBUS": "often a full disk or full shared memory"}
 
 

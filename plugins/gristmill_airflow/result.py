@@ -1,13 +1,16 @@
 """A run's result in one line, made from what its tasks have left in their XComs, without opening the store."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from contract.headline import number
 from contract.printable import printable
+from contract.stages import ALIGNING
 
 SUMMARY = "summary"  # XCom key: the stage's headline, or why it was left out
 FIGURES = "figures"  # XCom key: what `contract.figures` says of the stage's manifest
+WAITS = "waits"  # XCom key: what a running task waits for; empty once it goes on
 MAX_CHARS = 400  # of the line
 NAMES = 3  # of failed tasks
 
@@ -29,6 +32,14 @@ def failure(failed: Mapping[str, int]) -> str:
     return printable(f"failed in {', '.join(named[:NAMES])}{rest}" if named else "failed")[:MAX_CHARS]
 
 
+def unpacked(stored: Any) -> Any:
+    """An XCom's value; Airflow keeps it as JSON within JSON."""
+    try:
+        return json.loads(stored) if isinstance(stored, str) else stored
+    except ValueError:
+        return stored
+
+
 def _sum(figures: Figures, name: str, *stages: str) -> int:
     return sum(int(one.get(name) or 0) for stage in stages for one in figures.get(stage, ()))
 
@@ -48,9 +59,11 @@ def _pretrain(summaries: Summaries, _: Figures) -> str:
 
 
 def _align(summaries: Summaries, _: Figures) -> str:
-    gate, answer, ppo = (summaries.get(name, "") for name in ("gate", "approval", "ppo"))
-    made = "" if ppo.startswith("PPO is left out") else ppo
-    parts = (f"gate {gate}" if gate else "", f"PPO {answer}" if answer else "", f"PPO: {made}" if made else "")
+    gate, answer = (summaries.get(name, "") for name in ("gate", "approval"))
+    made = {name: summaries.get(name, "") for name in ALIGNING}
+    left_out = ("PPO is left out", "the recipe aligns by")
+    lines = [f"{name.upper()}: {said}" for name, said in made.items() if said and not said.startswith(left_out)]
+    parts = (f"gate {gate}" if gate else "", f"PPO {answer}" if answer else "", *lines)
     return "; ".join(filter(None, parts))
 
 
@@ -73,5 +86,5 @@ MADE: dict[str, Callable[[Summaries, Figures], str]] = {
 }
 READ = {"segment.crawl": "crawl", "curate": "curate", "mix": "mix", "pack": "pack"}
 """Task of the DAG `corpus` -> the stage whose figures its line needs."""
-TOLD = ("pretrain", "gate", "approval", "ppo", "evaluate", "export", "ablate")
+TOLD = ("pretrain", "gate", "approval", *ALIGNING, "evaluate", "export", "ablate")
 """Tasks whose headlines the lines of the other DAGs need."""

@@ -13,16 +13,16 @@ from airflow.sdk.log import mask_secret
 from contract.approval import without_ppo
 from contract.errors import GristmillError, Interrupted, NotReadyError
 from contract.figures import MOST, figures
-from contract.headline import headline, warnings
+from contract.headline import headline, omitted, warnings
 from contract.manifest import Manifest, find
 from contract.masking import secrets_in
 from contract.plan import WHOLE, Run, Task, open_run
-from contract.stages import STAGES
+from contract.stages import ALIGNING, STAGES
 from gristmill_airflow.documentation import task_doc
 from gristmill_airflow.launch import GRACE_S, Child, command, device_locks, lock_path, shown, verdict
-from gristmill_airflow.output import ending, graded
+from gristmill_airflow.output import awaited, ending, graded
 from gristmill_airflow.params import crawl_of
-from gristmill_airflow.result import FIGURES, SUMMARY
+from gristmill_airflow.result import FIGURES, SUMMARY, WAITS
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class StageOperator(BaseOperator):
     """Runs one stage of the table; its XCom is the manifest's URI.
 
     Under the key `summary` it also leaves the stage's headline, and under `figures` the few figures that asset events
-    carry.
+    carry. While another task has the machine's accelerator, it says so under `waits`.
 
     recipe: URI of the resolved run, from the DAG's first task. partition: a segment of a crawl, or the whole corpus.
     needs_open_gate: skip the stage if the gate's manifest says that the reward model is not good enough, or if a person
@@ -70,9 +70,9 @@ class StageOperator(BaseOperator):
                 said = headline(manifest)
                 self.log.info("done already, skipped: %s (%s)", said, uri)
             else:
-                self._require_inputs(run, task)
                 self._require_gate(context, run, task)
-                manifest = self._launch(run, task, uri)
+                self._require_inputs(run, task)
+                manifest = self._launch(context, run, task, uri)
                 said = headline(manifest)
                 self.log.info("%s", said)
         context["ti"].xcom_push(key=SUMMARY, value=said)
@@ -87,31 +87,36 @@ class StageOperator(BaseOperator):
     def _require_inputs(self, run: Run, task: Task) -> None:
         """Raise NotReadyError if an input of another DAG is missing; edges ensure inputs of the same DAG.
 
-        Only PPO may be missing, because the gate may have skipped it.
+        Only the aligned model may be missing, because the gate may have skipped it.
         """
         for needed in task.inputs:
             dag = STAGES[needed.stage].dag
-            if dag != self.dag_id and needed.stage != "ppo" and find(run.store, needed) is None:
+            if dag != self.dag_id and needed.stage not in ALIGNING and find(run.store, needed) is None:
                 raise NotReadyError(
                     f"{needed.stage} {needed.partition} is not done; start the DAG {dag} for this crawl first"
                 )
 
     def _require_gate(self, context: Any, run: Run, task: Task) -> None:
         gate = find(run.store, run.task("gate")) if self.needs_open_gate else None
-        why = without_ppo(run.store, gate, task) if gate else None
+        why: str | None = omitted(run.recipe, task.stage, None) if self.needs_open_gate else None
+        why = why or (without_ppo(run.store, gate, task) if gate else None)
         if why:
             self.log.info("%s", why)
             context["ti"].xcom_push(key=SUMMARY, value=why)
             raise AirflowSkipException(why)
 
-    def _launch(self, run: Run, task: Task, uri: str) -> Manifest:
+    def _launch(self, context: Any, run: Run, task: Task, uri: str) -> Manifest:
         arguments, devices = command(run, task), device_locks(run, task)
         self.log.info("will run: %s", shown(arguments))
         self.log.info("manifest will be: %s", uri)
         name = f"{task.stage} {task.partition} of {run.uri}"
         self._child = Child(arguments, lock_path(run, task), GRACE_S[STAGES[task.stage].plane], name, devices)
+        told = ""
         for level, line in graded(self._child.lines()):
             self.log.log(level, "%s", line)
+            if (waits := awaited(line)) != told:  # the page of the run shows it
+                context["ti"].xcom_push(key=WAITS, value=waits)
+                told = waits
         code = self._child.code
         reason = self._child.errors[-1] if self._child.errors else f"{self.stage} {ending(code)}"
         match verdict(code):
@@ -139,7 +144,7 @@ def usual(stage: str) -> dict[str, Any]:
 
 def stale(run: Run, task: Task, manifest: Manifest) -> list[str]:
     """A warning if a result was made before the PPO model that it should include, as after a refusal; else nothing."""
-    done = (find(run.store, ppo) for ppo in task.of("ppo"))
+    done = (find(run.store, one) for stage in ALIGNING for one in task.of(stage))
     place = run.store.full(manifest.path)
     said = f"made before PPO was done, so it lacks the PPO model; delete {place} and clear this task to include it"
     return [said for ppo in done if ppo and ppo.finished > manifest.finished]

@@ -22,10 +22,11 @@ class Desk:
         self._most, self._limit_s = threads + waiting, limit_s
         self._lock, self._busy = threading.Lock(), 0
 
-    async def do(self, work: Callable[[], T]) -> T:
+    async def do(self, work: Callable[[], T], late: str = "") -> T:
         """What `work` returns. Raises Refused if too much waits already, or if it is not done in time.
 
         Work that has begun cannot be stopped, so it keeps its thread to its end; work that still waits is dropped.
+        late: the sentence for work that has begun and is not done in time, with `{}` for the limit in seconds.
         """
         with self._lock:
             if self._busy >= self._most:
@@ -36,9 +37,9 @@ class Desk:
         try:
             return await asyncio.wait_for(asyncio.wrap_future(begun), self._limit_s)
         except TimeoutError:
-            raise Refused(
-                503, f"This page takes longer than {self._limit_s:g} seconds. Ask for less, or load it again."
-            ) from None
+            usual = "This page takes longer than {:g} seconds. Ask for less, or load it again."
+            said = late if late and not begun.cancelled() else usual
+            raise Refused(503, said.format(self._limit_s)) from None
 
     def _free(self, _: Future[Any]) -> None:
         with self._lock:

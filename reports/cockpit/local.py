@@ -52,10 +52,15 @@ class Local:
     def tasks(self, dag_id: str, run_id: str) -> Sequence[TaskState]:
         return ()
 
+    def approval(self, dag_id: str, run_id: str) -> str:
+        return ""
+
     def record(self, event: str, dag_id: str, run_id: str, what: Mapping[str, object]) -> None:
         log.info("%s %s/%s %s", event, dag_id, run_id, json.dumps(what))
 
-    def trigger(self, dag_id: str, conf: Mapping[str, object], partition_key: str | None = None) -> str:
+    def trigger(
+        self, dag_id: str, conf: Mapping[str, object], partition_key: str | None = None, run_id: str | None = None
+    ) -> str:
         raise Refused(
             409,
             "Runs are started in Airflow, or by hand: python -m contract resolve, then python -m contract commands.",

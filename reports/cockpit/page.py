@@ -22,6 +22,11 @@ Name = Annotated[str, Path(min_length=1, max_length=250, pattern=r"^[\w.~:+@ -]+
 """A DAG's, run's or task's id in an address."""
 InQuery, InForm = Query, Form
 Answer = Response | dict[str, Any]
+LATE = (
+    "This takes longer than {:g} seconds and goes on. It may have been done already: look before you send it again. "
+    "A form that starts a run starts only one, even if it is sent twice."
+)
+"""The answer to a write that is not done in time. It is not stopped."""
 
 
 class Asked(BaseModel):
@@ -88,10 +93,13 @@ class Asking:
         """Lead the browser to a page after a write."""
         return RedirectResponse(self.link(page, *parts, **query), 303)
 
-    def sorry(self, status: int, sentence: str) -> Response:
-        """A page with one sentence; as JSON for a script that asked for data."""
+    def sorry(self, status: int, sentence: str, why: Refused | None = None) -> Response:
+        """A page with one sentence; as JSON for a script that asked for data. why: what else the page shows."""
         if "text/html" in self.request.headers.get("accept", ""):
-            return self.show("sorry.html", status=status, sentence=sentence)
+            more = (
+                {"title": why.title, "at": why.at, "told": why.told} if why else {"title": "", "at": None, "told": ()}
+            )
+            return self.show("sorry.html", status=status, sentence=sentence, **more)
         return as_response({"error": sentence}, status)
 
 
@@ -146,9 +154,11 @@ def in_thread(made: Callable[..., Answer], event: str) -> Callable[..., Any]:
         ask: Asking = given["ask"]
         try:
             desk: Desk = ask.request.app.state.desk
-            return await desk.do(partial(answer, made, event, given))
+            return await desk.do(partial(answer, made, event, given), LATE if event else "")
         except Refused as error:
-            return ask.sorry(error.status, str(error))
+            if event and (runs := ask.airflow(given["dag_id"], "")):
+                error.at = error.at or (f"The runs of {given['dag_id']} in Airflow", runs)
+            return ask.sorry(error.status, str(error), error)
 
     return route
 
@@ -165,7 +175,7 @@ def answer(made: Callable[..., Answer], event: str, given: dict[str, Any]) -> Re
         made_of = made(**given)
         return made_of if isinstance(made_of, Response) else as_response(made_of)
     except Refused as error:
-        return ask.sorry(error.status, str(error))
+        return ask.sorry(error.status, str(error), error)
     except GristmillError as error:
         return ask.sorry(status_of(error), str(error))
     except Exception:

@@ -16,11 +16,22 @@ OPEN_RUNS = 16  # that are kept open: a run of a whole crawl with its plan takes
 
 
 class Refused(Exception):
-    """An answer other than the page: its status, and a sentence that says what is wrong and what to do."""
+    """An answer other than the page: its status, and a sentence that says what is wrong and what to do.
 
-    def __init__(self, status: int, sentence: str) -> None:
+    title: the heading of the page, or empty for that of the status. at: where to go on, as (label, address of Airflow's
+    page). told: lines of a log that say why.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        sentence: str,
+        title: str = "",
+        at: tuple[str, str] | None = None,
+        told: Sequence[str] = (),
+    ) -> None:
         super().__init__(sentence)
-        self.status = status
+        self.status, self.title, self.at, self.told = status, title, at, tuple(told)
 
 
 @dataclass(frozen=True)
@@ -36,7 +47,10 @@ class Listed:
 
 @dataclass(frozen=True)
 class TaskState:
-    """The tasks of a stage that are in one state, in one DAG run. map_index: the first one's, -1 if not mapped."""
+    """The tasks of a stage that are in one state, in one DAG run. map_index: the first one's, -1 if not mapped.
+
+    waits: what the first one waits for, empty if it does not wait or nothing tells.
+    """
 
     dag_id: str
     run_id: str
@@ -44,6 +58,7 @@ class TaskState:
     state: str
     count: int
     map_index: int
+    waits: str = ""
 
     @property
     def stage(self) -> str:
@@ -71,17 +86,29 @@ class Visitor(Protocol):
     def tasks(self, dag_id: str, run_id: str) -> Sequence[TaskState]:
         """The tasks of a DAG run, and of the other DAGs' runs of the same recipe; none without Airflow."""
 
+    def approval(self, dag_id: str, run_id: str) -> str:
+        """What a person has answered before PPO, with who and when, in the newest DAG run of this recipe that asked.
+
+        Empty if nobody has answered, or without Airflow.
+        """
+
     def record(self, event: str, dag_id: str, run_id: str, what: Mapping[str, object]) -> None:
         """Write into the audit log that the visitor does `event`."""
 
-    def trigger(self, dag_id: str, conf: Mapping[str, object], partition_key: str | None = None) -> str:
+    def trigger(
+        self, dag_id: str, conf: Mapping[str, object], partition_key: str | None = None, run_id: str | None = None
+    ) -> str:
         """Start a run of a DAG, under the name of a crawl if one is given, and return its id.
 
-        Raises Refused if that is not possible.
+        run_id: the id that it gets. If the DAG has a run of this id, none is started. Raises Refused if no run can be
+        started.
         """
 
     def airflow(self, dag_id: str, run_id: str, task_id: str, map_index: int) -> str:
-        """The address of Airflow's page on a run, or on one of its tasks; empty without Airflow."""
+        """The address of Airflow's page on a run, on one of its tasks, or with an empty run_id on the DAG's runs.
+
+        Empty without Airflow.
+        """
 
 
 Admit = Callable[[Request], Awaitable[Visitor]]

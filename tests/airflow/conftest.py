@@ -132,17 +132,23 @@ class Live:
     def wait(self, what: str, condition: Callable[[], Any], limit_s: float = 120, every_s: float = 0.5) -> Any:
         deadline = time.monotonic() + limit_s
         while not (found := condition()):
-            assert time.monotonic() < deadline, f"after {limit_s} s still not: {what}"
+            assert time.monotonic() < deadline, f"after {limit_s} s still not: {what}{self.mismatches()}"
             time.sleep(every_s)
         return found
 
     def finished(self, dag: str, run: str, limit_s: float = 120) -> str:
         """The final state of a run."""
-        ended = self.wait(
-            f"{dag} {run} has ended", lambda: self.state(dag, run) in ("success", "failed") and "yes", limit_s
-        )
-        assert ended
+        try:
+            self.wait(f"{dag} {run} has ended", lambda: self.state(dag, run) in ("success", "failed"), limit_s)
+        except AssertionError as error:
+            states = {name: (one["state"], one["try_number"]) for (name, _), one in self.tasks(dag, run).items()}
+            raise AssertionError(f"{error}; states and attempts: {states}") from None
         return self.state(dag, run)
+
+    def mismatches(self) -> str:
+        """What Airflow noted of tasks whose state changed behind its back."""
+        found = self.api.call("GET", "eventLogs", event="state mismatch")["event_logs"]
+        return "".join(f"; {one['task_id']}: {one['extra']}" for one in found)
 
 
 @pytest.fixture(scope="session")

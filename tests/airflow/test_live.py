@@ -14,12 +14,11 @@ import psutil
 import pytest
 
 from contract.funnel import levels
-from contract.headline import headline, number
+from contract.headline import headline, number, omitted
 from contract.manifest import find
 from contract.plan import Run, open_run, resolve
 from contract.results import Gate
 from contract.sources import snapshot_date
-from contract.stages import STAGES
 from demo import server
 from gristmill_airflow.environment import standalone_environment
 from gristmill_airflow.supervisor import marked, ranks
@@ -129,6 +128,22 @@ def test_a_killed_training_task_finishes_its_step_and_its_retry_waits_and_resume
     assert all(marked(lock) == {} for lock in locks.glob("pretrain-*.lock"))
 
 
+def approve(live, align: str, place: str) -> None:
+    """Answer the question until the task has the answer.
+
+    Airflow may take the end of the process that asked for the end of the task, if the answer comes before it has seen that
+    process end, which takes seconds on a busy machine. It then starts the task again, and the question is asked again.
+    """
+
+    def approved() -> bool:
+        state = live.tasks("align", align)["approval", -1]["state"]
+        if state == "awaiting_input":
+            live.api.call("PATCH", place, {"chosen_options": ["Approve"], "params_input": {}})
+        return bool(state == "success")
+
+    live.wait("the answer is taken", approved, 600, every_s=2)
+
+
 def test_the_whole_chain_ends_green_and_every_stage_left_its_manifest(live, resolved):
     align = live.wait("align starts by itself", lambda: live.runs("align"), 300)[0]["dag_run_id"]
     live.wait(
@@ -138,7 +153,7 @@ def test_the_whole_chain_ends_green_and_every_stage_left_its_manifest(live, reso
     asked = live.api.call("GET", place)
     gate = Gate.of(find(resolved.store, resolved.task("gate")))
     assert f"| held-out accuracy of the reward model | {number(gate.accuracy)} |" in asked["body"]
-    live.api.call("PATCH", place, {"chosen_options": ["Approve"], "params_input": {}})
+    approve(live, align, place)
     assert live.finished("align", align, 900) == "success"
     evaluate = live.wait("evaluate starts by itself", lambda: live.runs("evaluate"), 300)[0]["dag_run_id"]
     assert live.finished("evaluate", evaluate, 600) == "success"
@@ -146,10 +161,12 @@ def test_the_whole_chain_ends_green_and_every_stage_left_its_manifest(live, reso
         run = live.runs(dag, run_type="asset_triggered")[0]
         assert (run["state"], run["partition_key"]) == ("success", resolved.recipe.snapshots[0])
         assert live.xcom(dag, run["dag_run_id"], "resolve") == resolved.uri
-    tasks = [task for task in resolved.tasks().values() if STAGES[task.stage].dag in CHAIN]
+    tasks = [task for task in resolved.tasks().values() if not omitted(resolved.recipe, task.stage, True)]
     missing = [task.prefix for task in tasks if find(resolved.store, task) is None]
     assert missing == []
-    assert {one["state"] for one in live.tasks("align", align).values()} == {"success"}
+    states = {name: one["state"] for (name, _), one in live.tasks("align", align).items()}
+    assert states.pop("dpo") == states.pop("grpo") == "skipped"
+    assert {*states.values()} == {"success"}
     events = live.api.call("GET", "assets/events", order_by="timestamp")["asset_events"]
     corpus = next(one for one in events if (one["source_dag_id"], one["source_task_id"]) == ("corpus", "publish"))
     assert corpus["extra"]["recipe"] == resolved.uri
@@ -173,7 +190,7 @@ def test_the_notes_tell_results_and_the_links_of_tasks_lead_to_pages(live, corpu
 
     links = f"dags/corpus/dagRuns/{quote(corpus_run)}/taskInstances/segment.filter/links"
     found = live.api.call("GET", links, map_index=1)["extra_links"]
-    assert set(found) == {"Page", "Manifest", "Why dropped"}
+    assert {name for name, at in found.items() if at} == {"Funnel and stages", "Dropped documents", "Manifest"}
     page = live.page(found["Manifest"])
     filtered = find(resolved.store, resolved.task("filter", resolved.segments[1].partition))
     assert f"<p>{escape(headline(filtered))}</p>" in page

@@ -6,7 +6,7 @@ from contract import approval
 from contract.approval import Refusal, refusal, without_ppo
 from contract.errors import DamagedError
 from contract.manifest import Attempt, need
-from contract.results import Gate, Ppo
+from contract.results import Evaluate, Gate, Ppo
 
 AT = "2026-11-22T15:00:00+00:00"
 
@@ -20,6 +20,26 @@ def gate(run, open_):
     result = Gate(open=open_, accuracy=0.6, low=0.5, high=0.7, threshold=0.55)
     Attempt(run, run.task("gate")).commit([], result=result)
     return need(run.store, run.task("gate"))
+
+
+def test_figures_beyond_their_bounds_are_said():
+    found = Evaluate(
+        heldout_sequences=1,
+        heldout_tokens=1,
+        prompts=8,
+        perplexity_ppo=4.0,
+        win_rate=0.5,
+        reward_sft=0.0,
+        worse_sft=False,
+    )
+    assert approval.beyond(found, {"win_rate": 0.5, "prompts": 1}, {"perplexity_ppo": 4.0}) == []
+    assert approval.beyond(found, {"win_rate": 0.51, "judge_win_rate": 0.0}, {"perplexity_ppo": 3.9}) == [
+        "win_rate 0.5 is under 0.51",
+        "judge_win_rate was not measured",
+        "perplexity_ppo 4 is above 3.9",
+    ]
+    diverged = found.model_copy(update={"perplexity_ppo": float("nan")})
+    assert approval.beyond(diverged, {}, {"perplexity_ppo": 1e9}) == ["perplexity_ppo nan is above 1e+09"]
 
 
 def test_a_refusal_is_kept_until_an_approval(run):

@@ -26,5 +26,10 @@ def test_a_role_without_a_token_of_its_own_is_damage(data: bytes) -> None:
 
 def test_the_template_has_the_tokens_of_the_roles() -> None:
     begins, ends = (json.loads(one) for one in re.findall(r"set \w+ = ({.*?}) -%}", jinja_template(OTHER)))
-    assert begins == {"system": "<|system|>", "user": "[\u4eba] \"'", "assistant": "<|assistant|>"}
-    assert ends == {"system": "", "user": "", "assistant": "</s>"}
+    assert begins == {
+        "system": "<|system|>",
+        "user": "[\u4eba] \"'",
+        "assistant": "<|assistant|>",
+        "tool": "<|reserved_0|>",
+    }
+    assert ends == {"system": "", "user": "", "assistant": "</s>", "tool": ""}

@@ -157,7 +157,13 @@ KEYS = {
     "tokenizer.reference": "tokenizer.reference={}",
     "instructions.data": "instructions.data={}",
     "preferences.data": "preferences.data={}",
+    "prompts.data": "prompts.data={}",
+    "instructions.sources.a.data": "instructions.sources={{a: {{data: {}}}}}",
+    "preferences.sources.a.data": "preferences.sources={{a: {{data: {}}}}}",
     "pretrain.start_from": "pretrain.start_from={}",
+    "sft.start_from": "sft.start_from={}",
+    "sft.chat_template": "sft.chat_template={}",
+    "reward.start_from": "reward.start_from={}",
     "pretrain.distill.teacher": "pretrain.distill.teacher={}",
     "probe.tasks.quiz": "probe.tasks={{quiz: {}}}",
 }

@@ -88,7 +88,9 @@ def test_rare_reasons_are_told_together(letters: str, said: str) -> None:
 def test_what_never_became_a_document_stands_below_in_lines_that_fit() -> None:
     losses = {f"kind_of_record_{letter}": 1000 + number for number, letter in enumerate("abcdef")}
     lines = render([level(2, 1, losses=losses)]).splitlines()[2:]
-    assert lines[0].startswith(f"{' ' * 16}never became a document: kind_of_record_f 1,005, kind_of_record_e 1,004,")
+    assert lines[0].startswith(
+        f"{' ' * 16}records that gave no document: kind_of_record_f 1,005, kind_of_record_e 1,004,"
+    )
     assert lines[1].startswith(" " * 18)
     assert lines[1][18] != " "
     assert max(map(len, lines)) <= 110

@@ -4,6 +4,7 @@ import datetime
 
 import pytest
 
+from contract.errors import DamagedError
 from contract.headline import SENTENCES, headline, left_out, number, warnings
 from contract.identity import Identity
 from contract.manifest import Manifest, Rows
@@ -37,6 +38,7 @@ def made(
 LANGID = Rows(read=456, kept=393, dropped=63, reasons={"language_unsure": 3, "language": 60})
 WHOLE = Rows(read=1234, kept=1234)
 GATE = {"accuracy": 0.6, "low": 0.502, "high": 0.691, "threshold": 0.55}
+SHORTER = {"shorter_accuracy": 0.5, "shorter_low": 0.4, "shorter_high": 0.6, "shorter_threshold": 0.45}
 TOLD = [
     (made("crawl", WHOLE, files=3), "1,234 of 1,234 documents kept; crawl files 3"),
     (made("extract", WHOLE), "1,234 of 1,234 documents kept"),
@@ -70,6 +72,7 @@ TOLD = [
         "4,812 chats for training, 240 held out; duplicate 31",
     ),
     (made("preferences", WHOLE, training=1000, heldout=234), "1,000 pairs for training, 234 held out"),
+    (made("prompts", WHOLE, training=1000), "1,000 prompts of their own"),
     (
         made("tokenizer", vocab_size=2048, heldout_bytes_per_token=3.14),
         "2,048 tokens, 3.14 bytes each on held-out text",
@@ -84,9 +87,28 @@ TOLD = [
     ),
     (made("sft", heldout_perplexity_before=None, heldout_perplexity_after=None), "nothing was held out to measure on"),
     (
+        made(
+            "sft",
+            heldout_perplexity_before=12.4,
+            heldout_perplexity_after=8.1,
+            text_perplexity_before=20.3,
+            text_perplexity_after=21.6,
+        ),
+        "held-out perplexity 12.4 -> 8.1 on replies, 20.3 -> 21.6 on pretraining text",
+    ),
+    (
         made("reward", accuracy=0.9667, accuracy_low=0.925, accuracy_high=0.9858),
         "held-out accuracy 0.967, confidence interval 0.925 to 0.986",
     ),
+    (
+        made("reward", accuracy=0.9667, accuracy_low=0.925, accuracy_high=0.9858, shorter_accuracy=0.5),
+        "held-out accuracy 0.967, confidence interval 0.925 to 0.986; 0.5 where the better reply is shorter",
+    ),
+    (
+        made("judge", pairs=9, accuracy=0.9667, accuracy_low=0.925, accuracy_high=0.9858),
+        "held-out accuracy 0.967, confidence interval 0.925 to 0.986",
+    ),
+    (made("judge", pairs=0, accuracy=None), "no second reward model: judge.share is 0"),
     (
         made("gate", open=True, **(GATE | {"low": 0.569})),
         "open: held-out accuracy 0.6, confidence interval 0.569 to 0.691, whose lower end reaches 0.55",
@@ -96,8 +118,38 @@ TOLD = [
         "closed: held-out accuracy 0.6, confidence interval 0.502 to 0.691, whose lower end is under 0.55",
     ),
     (
+        made("gate", open=False, **(GATE | {"low": 0.569}), **SHORTER),
+        "closed, because of the pairs whose better reply is shorter: held-out accuracy 0.6, confidence interval 0.569 "
+        "to 0.691, whose lower end reaches 0.55; 0.5 where the better reply is shorter, 0.4 at the lower end is under 0.45",
+    ),
+    (
+        made("gate", open=True, **(GATE | {"low": 0.569}), **(SHORTER | {"shorter_low": 0.45})),
+        "open: held-out accuracy 0.6, confidence interval 0.569 to 0.691, whose lower end reaches 0.55; "
+        "0.5 where the better reply is shorter, 0.45 at the lower end reaches 0.45",
+    ),
+    (
         made("ppo", reward_first=-0.757, reward_last=0.1123, kl_first=0.0, kl_last=3.08, loss_last=2.0),
         "reward -0.757 -> 0.112, KL 0 -> 3.08",
+    ),
+    (
+        made("grpo", reward_first=0.1, reward_last=0.5, kl_first=0.0, kl_last=1.25),
+        "reward 0.1 -> 0.5, KL 0 -> 1.25",
+    ),
+    (
+        made("dpo", accuracy=0.7, accuracy_low=0.6, accuracy_high=0.8, reward_chosen=0.5, reward_rejected=-1.25),
+        "held-out accuracy 0.7, confidence interval 0.6 to 0.8; rewards 0.5 and -1.25",
+    ),
+    (
+        made(
+            "evaluate",
+            perplexity_sft=514.2,
+            perplexity_ppo=578.0,
+            win_rate=0.7,
+            win_rate_low=0.6,
+            win_rate_high=0.8,
+            aligned_by="dpo",
+        ),
+        "held-out perplexity 514 (sft) -> 578 (dpo); DPO's win rate by the reward model 0.7, confidence interval 0.6 to 0.8",
     ),
     (
         made(
@@ -112,11 +164,28 @@ TOLD = [
         "held-out perplexity 455 (pretrain) -> 514 (sft) -> 578 (ppo); PPO's win rate by the reward model 0.78, confidence interval 0.61 to 0.89",
     ),
     (
+        made(
+            "evaluate",
+            win_rate=0.78,
+            win_rate_low=0.61,
+            win_rate_high=0.89,
+            judge_win_rate=0.5,
+            judge_win_rate_low=0.3,
+            judge_win_rate_high=0.7,
+        ),
+        "PPO's win rate by the reward model 0.78, confidence interval 0.61 to 0.89; "
+        "PPO's win rate by the judge 0.5, confidence interval 0.3 to 0.7",
+    ),
+    (
         made("evaluate", perplexity_pretrain=455.4, perplexity_sft=514.2, reward_sft=0.1),
         "held-out perplexity 455 (pretrain) -> 514 (sft)",
     ),
     (made("evaluate", reward_sft=0.1), "nothing was held out to measure on"),
     (made("export", stage="ppo", parameters=29536, dtype="fp32"), "the ppo model, 29,536 parameters in fp32"),
+    (
+        made("export", stage="sft", parameters=29536, dtype="fp32", kept_back="win_rate 0.4 is under 0.5"),
+        "the sft model, 29,536 parameters in fp32; PPO's is kept back: win_rate 0.4 is under 0.5",
+    ),
     (made("probe", bits_per_byte=1.2345, documents=1234), "1.23 bits per byte of 1,234 held-out documents"),
     (made("ablate", verdict="a is better than b"), "a is better than b"),
     (made("ppo", partition="step-00000010", step=10, processes=1), "checkpoint of step 10"),
@@ -148,6 +217,10 @@ def test_what_got_worse_is_a_warning_with_its_figures() -> None:
     lost = {"win_rate": 0.2, "win_rate_low": 0.1, "win_rate_high": 0.4}
     assert warnings(made("evaluate", **figures, **lost, worse_sft=False, worse_ppo=True)) == [
         "ppo is worse than sft beyond noise: PPO's win rate by the reward model 0.2, confidence interval 0.1 to 0.4"
+    ]
+    hacked = {"win_rate_high": 0.9, "judge_win_rate": 0.3, "judge_win_rate_low": 0.2, "judge_win_rate_high": 0.4}
+    assert warnings(made("evaluate", **figures, **hacked, worse_sft=False, worse_ppo=True)) == [
+        "ppo is worse than sft beyond noise: PPO's win rate by the judge 0.3, confidence interval 0.2 to 0.4"
     ]
     assert warnings(made("evaluate", **figures, worse_sft=False)) == []
     assert warnings(made("langid", LANGID)) == []
@@ -192,3 +265,13 @@ def test_a_stage_that_leaves_nothing_warns_at_once() -> None:
         "langid dropped all 2, so the stages after it get none; see its settings"
     ]
     assert warnings(made("langid", Rows())) == warnings(made("langid", LANGID)) == []
+
+
+def test_a_text_where_a_figure_belongs_is_damage() -> None:
+    assert warnings(made("pretrain", skipped_updates=1200, skipped_steps="3"))[0].startswith(
+        "pretrain skipped 1,200 update"
+    )
+    with pytest.raises(
+        DamagedError, match=r"^pretrain/f/all/manifest.json: the manifest is damaged: skipped_updates is 'x"
+    ):
+        warnings(made("pretrain", skipped_updates="x" * 99))

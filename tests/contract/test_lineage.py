@@ -15,7 +15,7 @@ from contract.lineage import Graph, Made, Node, folded, gaps, graph, trace
 from contract.manifest import Attempt, File, Rows
 from contract.plan import Run
 from contract.results import Gate
-from contract.stages import STAGES
+from contract.stages import ALIGNING, STAGES
 from contract.store import Store
 
 ONE, TWO = "CRAWL-2024-10.00000", "CRAWL-2024-10.00001"
@@ -44,7 +44,7 @@ def test_a_model_leads_back_to_every_crawl_file(finished: Run) -> None:
     assert "  made evaluate all" in text
     assert {line.split()[1] for line in lines[1:] if line.strip().startswith("from") and "://" not in line} == set(
         STAGES
-    ) - {"ppo", "evaluate", "export", "probe", "ablate"}
+    ) - {*ALIGNING, "judge", "evaluate", "export", "probe", "ablate"}
 
 
 def test_the_chain_is_indented_step_by_step(make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,7 +188,7 @@ def test_the_plan_and_the_funnel_are_printed(finished: Run, capsys: pytest.Captu
     assert main(["plan", "--recipe", finished.uri]) == 0
     stages, _, mixture = capsys.readouterr().out.partition("\n\n")
     lines = stages.splitlines()
-    assert len(lines) == 1 + 6 * 2 + 19
+    assert len(lines) == 1 + 6 * 2 + 23
     assert all(line.endswith("done") for line in lines[1:])
     assert mixture == "error: pretrain: there is no row to draw; the corpus is empty, check the funnel\n"
     assert main(["funnel", "--recipe", finished.uri]) == 0

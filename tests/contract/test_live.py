@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from contract.live import Live, Seen, curves_name, points_name, read_live
+from contract.live import Live, Seen, curves_name, points_name, read_live, written
 from contract.metrics import Point, dump_points
 from contract.store import Store
 from contract.thinning import dump_curves, thin
@@ -95,3 +95,13 @@ def test_an_attempt_that_commits_meanwhile_shows_no_more(
 
     monkeypatch.setattr(Store, method, gone)
     assert read_live(store, TASK) is None
+
+
+def test_when_a_task_wrote_last_is_known_without_opening_a_file(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert written(store, TASK) is None
+    store.write_bytes(f"{TASK}/attempt-aa/model.safetensors", b"")
+    assert written(store, TASK) is None
+    show(store, 0, "attempt-aa", 1000)
+    show(store, 0, "attempt-bb", 1007)
+    monkeypatch.setattr(Store, "read_bytes", None)
+    assert written(store, TASK) == 1007.0

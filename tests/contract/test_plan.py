@@ -27,6 +27,8 @@ from contract.recipe import Recipe, parse
 from contract.scores import ESTABLISHED
 from contract.settings.base import Settings
 from contract.settings.corpus import LANGUAGE_MODEL, CuratedSource
+from contract.settings.examples import ChatSource
+from contract.settings.examples import Source as ExampleSource
 from contract.settings.training import Phase
 from contract.sources import (
     MAX_SEGMENTS,
@@ -37,7 +39,7 @@ from contract.sources import (
     segment_size,
     snapshot_date,
 )
-from contract.stages import STAGES, downstream, reads_setting, upstream
+from contract.stages import ALIGNING, STAGES, downstream, reads_setting, upstream
 from contract.store import Store
 
 SEGMENTS = [
@@ -50,11 +52,13 @@ CHANGED: dict[str, Any] = {
     "crawl.soft_words": ("a",), "score.mask": ("ip",), "score.bad_words": "a", "score.perplexity_model": "a", "extract.extractor": "resiliparse", "langid.languages": ("de",), "filter.min_words": 7,
     "filter.gopher_repetition.top_ngram_char_fraction": {2: 0.5}, "filter.gopher_repetition.duplicate_ngram_char_fraction": {5: 0.5},
     "dedup_url.keep": "first", "dedup_fuzzy.keep": "newest", "dedup_substring.cut": "all", "decontaminate.benchmarks": {"a": "b"},
-    "decontaminate.ngram": 14, "decontaminate.action": "cut", "minhash_sign.method": "simhash", "minhash_sign.quality": "-words", "dedup_fuzzy.scope": "global", "dedup_substring.tokenizer": "a", "filter.gopher_quality.min_mean_word_chars": 4.0, "curate.sources": {"a": CuratedSource(uri="b", correct=True)}, "instructions.data": "a", "preferences.data": "a", "ppo.kl_target": 6.0,
-    "export.dtype": "bf16",
+    "decontaminate.ngram": 14, "decontaminate.action": "cut", "minhash_sign.method": "simhash", "minhash_sign.quality": "-words", "dedup_fuzzy.scope": "global", "dedup_substring.tokenizer": "a", "filter.gopher_quality.min_mean_word_chars": 4.0, "curate.sources": {"a": CuratedSource(uri="b", correct=True)}, "instructions.data": "a", "preferences.data": "a", "prompts.data": "a", "instructions.sources": {"a": ChatSource(data="b")}, "preferences.sources": {"a": ExampleSource(data="b")},
+    "instructions.heldout_tasks": ("a",), "preferences.criteria": {"a": 1.0}, "instructions.select.quality_key": "a", "ppo.kl_target": 6.0,
+    "export.dtype": "bf16", "reward.objective": "both", "reward.start_from": "a", "reward.pretrain_tasks": ("a",), "export.at_least": {"prompts": 1.0}, "export.at_most": {"prompts": 9.0},
+    "ppo.reward": "both", "grpo.reward": "both", "ppo.critic": "head", "ppo.sampler": "vllm", "grpo.sampler": "vllm", "ppo.kl_estimator": "k3", "ppo.answers.phrases": ("a",), "grpo.answers.phrases": ("a",),
     "tokenizer.kind": "unigram", "tokenizer.special_tokens": {"pad": "<pad>"}, "tokenizer.start_from": "a", "tokenizer.reference": "a",
     "tokenizer.expand.model": "a", "tokenizer.expand.languages": ("zh",), "pretrain.start_from": "a", "pretrain.distill.teacher": "a",
-    "pretrain.objective": "blank_infilling",
+    "pretrain.objective": "blank_infilling", "sft.chat_template": "chatml", "sft.start_from": "a", "sft.patience": 3, "sft.lora.targets": ("a",), "ppo.lora.targets": ("a",), "dpo.lora.targets": ("a",), "grpo.lora.targets": ("a",),
     "pack.more_seq_lens": (4096,), "pack.packing": "best_fit", "pretrain.mixture.proportions": {"crawl": 1.0},
     "mix.also_held_out": "f" * 40, "probe.reference": "f" * 40, "probe.tasks": {"a": "b"}, "ablate.measured": {"a": {"0": "f" * 40}},
     "pretrain.mixture.epochs": {"crawl": 2.0}, "pretrain.phases": (Phase(share=1.0),),
@@ -114,8 +118,10 @@ ALL = [leaf for stage in STAGES for leaf in leaves(Recipe().section(stage), stag
 def test_a_changed_setting_changes_its_stage_and_what_follows_and_nothing_else(
     path: str, value: Any, runtime: bool
 ) -> None:
-    before = plan(Recipe(), SEGMENTS)
-    after = plan(with_value(Recipe(), path, "another" if runtime else other(path, value)), SEGMENTS)
+    stage = path.partition(".")[0]
+    recipe = Recipe(align=stage if stage in ALIGNING else "ppo")
+    before = plan(recipe, SEGMENTS)
+    after = plan(with_value(recipe, path, "another" if runtime else other(path, value)), SEGMENTS)
     # For example, extraction asks for the languages that langid keeps, and held-out text is not cut.
     readers = [stage for stage in STAGES if reads_setting(stage, path)]
     changed = {key[0] for key in before if before[key].fingerprint != after[key].fingerprint}
@@ -167,10 +173,10 @@ def test_a_default_that_is_written_out_is_no_difference() -> None:
 def test_a_fingerprint_is_the_hash_of_the_identity_and_nothing_else_decides_it() -> None:
     known = (
         b'{"crawl_files":[],"facts":{},"inputs":[{"fingerprint":"f","partition":"all","stage":"reward"}],'
-        b'"outside":{},"segment":null,"settings":{"gate.confidence":0.9},"stage":"gate","version":2}'
+        b'"outside":{},"segment":null,"settings":{"gate.confidence":0.9},"stage":"gate","version":3}'
     )
     read = Input(stage="reward", partition="all", fingerprint="f")
-    made = Identity(stage="gate", version=2, settings={"gate.confidence": 0.9}, inputs=(read,))
+    made = Identity(stage="gate", version=3, settings={"gate.confidence": 0.9}, inputs=(read,))
     assert made.fingerprint() == hashlib.sha256(known).hexdigest()[:40]
     task = plan(parse("", "here", ["gate.confidence=0.9"]), SEGMENTS)["gate", "all"]
     assert task.fingerprint == made.model_copy(update={"inputs": task.identity.inputs}).fingerprint()
@@ -250,9 +256,10 @@ def test_a_changed_fact_changes_the_stages_that_use_it(monkeypatch: pytest.Monke
 def test_a_raised_version_changes_its_stage_and_what_follows_and_nothing_else(
     stage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = plan(Recipe(), SEGMENTS)
+    recipe = Recipe(align=stage if stage in ALIGNING else "ppo")
+    before = plan(recipe, SEGMENTS)
     monkeypatch.setitem(STAGES, stage, replace(STAGES[stage], version=STAGES[stage].version + 1))
-    after = plan(Recipe(), SEGMENTS)
+    after = plan(recipe, SEGMENTS)
     changed = {key[0] for key in before if before[key].fingerprint != after[key].fingerprint}
     assert changed == {stage, *downstream(stage)}
 
@@ -313,7 +320,7 @@ def test_planning_a_whole_crawl_takes_seconds_at_most() -> None:
 
     segments = [Segment("X-2024-10", index, (Source(f"s3://{index}", f"{index}", 1, "a"),)) for index in range(9000)]
     began = time.monotonic()
-    assert len(plan(Recipe(), segments)) == 6 * 9000 + 19
+    assert len(plan(Recipe(), segments)) == 6 * 9000 + 23
     assert time.monotonic() - began < 10
 
 
@@ -341,7 +348,7 @@ def test_a_run_is_resolved_once_and_opened_from_its_uri_alone(make_run: Callable
         make_run("filter.min_words=41")
 
 
-@pytest.mark.parametrize("key", ["pretrain.start_from", "pretrain.distill.teacher"])
+@pytest.mark.parametrize("key", ["pretrain.start_from", "pretrain.distill.teacher", "reward.start_from"])
 def test_a_folder_without_a_model_is_refused(make_run: Callable[..., Run], tmp_path: Path, key: str) -> None:
     folder = tmp_path / "model"
     folder.mkdir()
@@ -699,3 +706,13 @@ def test_a_drafted_variant_is_the_run_that_vary_writes(make_run: Callable[..., R
         assert plans.varied(replace(base, uri=""), change) == drafted
     assert replace(plans.vary(base, "two", change), uri="") == drafted
     assert [len(segment.files) for segment in drafted.segments] == [2]
+
+
+def test_only_the_stage_that_aligns_is_read() -> None:
+    runs = {name: plan(Recipe(align=name), SEGMENTS) for name in ALIGNING}
+    for name, tasks in runs.items():
+        for reader in ("evaluate", "export"):
+            assert [one.stage for one in tasks[reader, "all"].inputs if one.stage in ALIGNING] == [name]
+    fingerprints = {name: tasks["evaluate", "all"].fingerprint for name, tasks in runs.items()}
+    assert len(set(fingerprints.values())) == 3
+    assert all(runs["ppo"][name, "all"] == runs["dpo"][name, "all"] for name in ("sft", "gate", *ALIGNING))

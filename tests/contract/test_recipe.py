@@ -72,7 +72,7 @@ def test_every_shipped_recipe_loads_and_survives_being_resolved(path: Path) -> N
         (
             "filtr: {}",
             [],
-            "filtr: unknown key; did you mean filter? allowed here: ablate, crawl, curate, decontaminate,",
+            "filtr: unknown key; did you mean filter? allowed here: ablate, align, crawl, curate, decontaminate,",
         ),
         ("filter: {min_words: many}", [], "filter.min_words: Input should be a valid integer"),
         ("filter: {min_words: -1}", [], "filter.min_words: Input should be greater than or equal to 0, got -1"),
@@ -299,6 +299,24 @@ def test_a_batch_is_shared_evenly_among_processes(stage: str, batch: str) -> Non
     parse("", "here", [*engine, f"{stage}.{batch}=12"])
     with pytest.raises(RecipeError, match=rf"{stage}\.{batch} 16 is not a multiple .* = 3 x 2"):
         parse("", "here", [*engine, f"{stage}.{batch}=16"])
+
+
+def test_the_judges_engine_is_that_of_reward_unless_the_recipe_says_another() -> None:
+    made = parse("reward: {batch: 12, engine: {micro_batch: 6}}", "here", ["reward.engine.processes=2"])
+    assert made.judge.engine == made.reward.engine
+    own = parse("", "here", ["reward.engine.processes=2", "judge.engine.micro_batch=4", "judge.share=0.5"])
+    assert (own.judge.engine.processes, own.judge.engine.micro_batch, own.judge.share) == (2, 4, 0.5)
+    assert own.reward.engine.micro_batch == 8
+    assert parse("judge: {seed: 3}", "here").judge.engine == parse("", "here").reward.engine
+    odd = r"reward\.batch 32 is not a multiple of judge\.engine\.processes x engine\.micro_batch = 1 x 5"
+    with pytest.raises(RecipeError, match=odd):
+        parse("", "here", ["judge.engine.micro_batch=5"])
+    parse("", "here", ["judge.engine.micro_batch=5", "judge.share=0"])
+    with pytest.raises(RecipeError, match=r"optim\.optimizer muon looks at whole matrices"):
+        parse("", "here", ["reward.optim.optimizer=muon", "judge.engine.zero_stage=2"])
+    for broken in ("judge: 3", "reward: 3", "judge: null", "judge: {engine: 3}", "reward: {engine: 3}"):
+        with pytest.raises(RecipeError, match=r"judge|reward"):
+            parse(broken, "here")
 
 
 def test_rollouts_are_whole_minibatches_and_each_process_has_its_share_of_text() -> None:

@@ -22,9 +22,10 @@ from contract.settings.corpus import (
     MinhashSign,
     Score,
 )
+from contract.settings.examples import ChatSource, Instructions, Template
 from contract.settings.filter import DropsIf, Filter, GopherQuality, GopherRepetition, RuleSet
 from contract.settings.spark import memory_bytes
-from contract.settings.training import Engine, Model
+from contract.settings.training import Dpo, Engine, Grpo, Model, Ppo, Sft
 
 SCHEMA = Path(__file__).with_name("recipe_schema.json")
 
@@ -229,18 +230,20 @@ def test_files_beside_the_crawl_are_named_by_their_settings() -> None:
             "decontaminate": {"benchmarks": {"a": "/b"}},
             "curate": {"sources": {"wiki": {"uri": "/w"}}},
             "instructions": {"data": "/s"},
+            "preferences": {"sources": {"a": {"data": "/p"}}},
         }
     )
     outside = {
         stage: recipe.section(stage).outside()
-        for stage in ("crawl", "curate", "decontaminate", "instructions", "preferences")
+        for stage in ("crawl", "curate", "decontaminate", "instructions", "preferences", "prompts")
     }
     assert outside == {
         "crawl": {"blocklists.0": "/x", "blocklists.1": "/y"},
         "decontaminate": {"benchmarks.a": "/b"},
         "curate": {"sources.wiki.uri": "/w"},
         "instructions": {"data": "/s"},
-        "preferences": {},
+        "preferences": {"sources.a.data": "/p"},
+        "prompts": {},
     }
 
 
@@ -256,6 +259,13 @@ def test_a_source_holds_no_secret(source: str) -> None:
     with pytest.raises(RecipeError, match=r"crawl\.source: should be a plain address, .*~/\.netrc") as error:
         parse(f"crawl: {{source: '{source}'}}", "here")
     assert "geheim" not in str(error.value)
+
+
+def test_how_often_it_is_measured_decides_a_result_that_waits_for_it() -> None:
+    usual = Sft()
+    assert dict(Sft(eval_steps=7).differences(usual, "sft.")) == {}
+    assert dict(Sft(eval_steps=7, patience=2).differences(usual, "sft.")) == {"sft.patience": 2, "sft.eval_steps": 7}
+    assert dict(Sft(patience=2).differences(usual, "sft.")) == {"sft.patience": 2}
 
 
 @pytest.mark.parametrize("source", ["https://h:8443/x/", "s3://bucket/a@b?c", "/data/a@b#c?"])
@@ -412,3 +422,62 @@ def test_a_token_goes_through_no_more_experts_than_there_are() -> None:
     assert (Model().experts, Model(experts=2).experts_per_token, Model(experts=8).balance_coef) == (0, 2, 0.01)
     with pytest.raises(ValidationError, match="experts_per_token 2 must be at most experts 1"):
         Model(experts=1)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"engine": {"zero_stage": 3}}, "lora: the adapters are merged into whole matrices.*use engine.zero_stage 0, 1 or 2"),
+        ({"engine": {"tensor_parallel": 2, "processes": 2}}, "lora: the adapters are merged into whole matrices"),
+        ({"lora": {"quantised": True}, "engine": {"dtype": "bf16"}}, "lora.quantised: .*leave engine.dtype at fp32"),
+        ({"optim": {"optimizer": "muon"}}, "lora: Muon makes updates of full rank"),
+    ],
+)  # fmt: skip
+def test_what_cannot_carry_adapters_is_refused(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        Sft.model_validate(given | {"lora": {"enabled": True, **given.get("lora", {})}})
+    given.pop("lora", None)
+    Sft.model_validate(given)
+
+
+@pytest.mark.parametrize("kind", [Ppo, Dpo, Grpo])
+def test_stages_that_align_carry_adapters_where_sft_does_and_none_of_4_bits(kind: type[Settings]) -> None:
+    on: dict[str, Any] = {"enabled": True}
+    kind.model_validate({"lora": on, "engine": {"zero_stage": 2}})
+    with pytest.raises(ValidationError, match="lora: the adapters are merged into whole matrices"):
+        kind.model_validate({"lora": on, "engine": {"zero_stage": 3}})
+    with pytest.raises(ValidationError, match=r"lora.quantised is for sft"):
+        kind.model_validate({"lora": on | {"quantised": True}})
+    optim = "policy_optim" if kind is Ppo else "optim"
+    with pytest.raises(ValidationError, match="lora: Muon makes updates of full rank"):
+        kind.model_validate({"lora": on, optim: {"optimizer": "muon"}})
+    if kind is not Dpo:
+        with pytest.raises(ValidationError, match="sampler vllm takes the policy's matrices"):
+            kind.model_validate({"lora": on, "sampler": "vllm"})
+
+
+def test_the_rows_of_text_leave_one_for_chats() -> None:
+    rows = [
+        Sft(batch=batch, text_share=share).text_rows
+        for batch, share in ((64, 0.1), (64, 0), (8, 0.25), (4, 0.99), (1, 0.5))
+    ]
+    assert rows == [6, 0, 2, 3, 0]
+
+
+def test_files_that_sft_names() -> None:
+    assert Sft().outside() == Sft(chat_template="chatml").outside() == {}
+    named = Sft(chat_template="/t.jinja", start_from="/m").outside()
+    assert named == {"chat_template": "/t.jinja", "start_from": "/m"}
+
+
+def test_examples_come_from_one_place_and_templates_take_something() -> None:
+    with pytest.raises(ValidationError, match="data and sources both name files"):
+        Instructions.model_validate({"data": "/a", "sources": {"b": {"data": "/b"}}})
+    for template, said in (
+        ({"prompt": "no key", "reply": "{a}"}, "should name a key of the row in braces"),
+        ({"prompt": "{a}\x1b", "reply": "{a}"}, "should hold no control characters but line ends and tabs"),
+    ):
+        with pytest.raises(ValidationError, match=said):
+            Template.model_validate(template)
+    with pytest.raises(ValidationError, match="shots should name a number at least"):
+        ChatSource.model_validate({"data": "/a", "shots": []})

@@ -4,13 +4,15 @@ from dataclasses import replace
 
 import pytest
 
-from contract.settings.training import Engine, Model
+from contract.settings.training import Dpo, Engine, Grpo, Lora, Model, Ppo, Pretrain, Reward, Sft
 from contract.sizes import (
     BUCKET,
     LIVE,
     Memory,
     Work,
     activations,
+    adapter_parameters,
+    beside,
     cache_bytes,
     frozen,
     gradients,
@@ -74,6 +76,25 @@ def test_a_reward_model_has_a_head_for_one_number_instead_of_an_unembedding() ->
     assert reward_parameters(Model(), 32_000) == 109_529_856 + 769
 
 
+def test_the_adapters_of_a_7b_model_have_the_published_number() -> None:
+    """peft prints 4,194,304 for LLaMA 7B with rank 8 on queries and values, which is what its examples show."""
+    assert adapter_parameters(LLAMA_7B, Lora(enabled=True, rank=8, targets=("q_proj", "v_proj"))) == 4_194_304
+    assert adapter_parameters(LLAMA_7B, Lora(enabled=True, rank=16)) == 39_976_960
+    assert adapter_parameters(LLAMA_7B, Lora()) == 0
+    assert adapter_parameters(MIXTRAL_8X7B, Lora(enabled=True, rank=1)) == 32 * (2 * 8192 + 2 * (4096 + 1024))
+
+
+def test_a_model_too_large_to_learn_may_carry_adapters() -> None:
+    engine = Engine(dtype="bf16", zero_stage=2, micro_batch=1)
+    with pytest.raises(ValueError, match="GB in sft"):
+        refuse_absurd("sft", Sft(engine=engine), LLAMA_70B, 32_000, engine, 0)
+    refuse_absurd("sft", Sft(engine=engine, lora=Lora(enabled=True)), LLAMA_70B, 32_000, engine, 0)
+    larger, alone = replaced(LLAMA_70B, layers=160), Engine(micro_batch=1)
+    with pytest.raises(ValueError, match="GB in sft"):
+        refuse_absurd("sft", Sft(lora=Lora(enabled=True)), larger, 32_000, alone, 0)
+    refuse_absurd("sft", Sft(lora=Lora(enabled=True, quantised=True)), larger, 32_000, alone, 0)
+
+
 def test_sixteen_bytes_a_parameter_are_sharded_as_the_stage_says() -> None:
     count = 1_000_000
 
@@ -129,13 +150,13 @@ def test_a_model_of_174_billion_is_taken_by_one_process_that_offloads_all_of_it(
     gpt3 = Model(layers=96, d_model=12288, heads=96, kv_heads=96, d_ff=32768, tie_embeddings=False)
     assert 174e9 < parameters(gpt3, 32_000) < 175e9
     engine = Engine(dtype="bf16", zero_stage=3, offload_parameters=True, offload_optimizer=True, micro_batch=1)
-    refuse_absurd("sft", gpt3, 32_000, engine, 0)
+    refuse_absurd("sft", Sft(), gpt3, 32_000, engine, 0)
     peak = training_peak(gpt3, parameters(gpt3, 32_000), 32_000, engine, replace(WORK, length=64), cuda=True)
     assert peak.total < 20e9
     with pytest.raises(ValueError, match="GB in sft"):
-        refuse_absurd("sft", gpt3, 32_000, engine.model_copy(update={"offload_optimizer": False}), 0)
+        refuse_absurd("sft", Sft(), gpt3, 32_000, engine.model_copy(update={"offload_optimizer": False}), 0)
     with pytest.raises(ValueError, match="GB in sft"):
-        refuse_absurd("sft", gpt3, 32_000, engine.model_copy(update={"offload_parameters": False}), 0)
+        refuse_absurd("sft", Sft(), gpt3, 32_000, engine.model_copy(update={"offload_parameters": False}), 0)
 
 
 @pytest.mark.parametrize(
@@ -158,7 +179,7 @@ def test_what_half_precision_and_offloading_hold_is_that_of_the_stage_in_force(e
 def _refused(engine: Engine) -> str:
     huge = Model(layers=1000, d_model=1 << 17, heads=128, kv_heads=128, d_ff=1 << 19)
     with pytest.raises(ValueError, match="GB in sft") as refused:
-        refuse_absurd("sft", huge, 32_000, engine, 0)
+        refuse_absurd("sft", Sft(), huge, 32_000, engine, 0)
     return str(refused.value)
 
 
@@ -251,7 +272,7 @@ def test_parts_add_up() -> None:
 
 def test_a_model_that_no_accelerator_holds_is_refused_with_its_numbers() -> None:
     with pytest.raises(ValueError, match=r"^pretrain.model") as refused:
-        refuse_absurd("sft", LLAMA_70B, 32_000, Engine(dtype="bf16", zero_stage=1), 0)
+        refuse_absurd("sft", Sft(), LLAMA_70B, 32_000, Engine(dtype="bf16", zero_stage=1), 0)
     assert str(refused.value) == (
         "pretrain.model: its 68,976,648,192 parameters take 966 GB in sft, on each of 1 processes with ZeRO stage 1; "
         "no accelerator has more than 288 GB; raise sft.engine.zero_stage or .processes, set "
@@ -260,19 +281,29 @@ def test_a_model_that_no_accelerator_holds_is_refused_with_its_numbers() -> None
 
 
 def test_the_same_model_is_taken_where_it_is_sharded() -> None:
-    refuse_absurd("sft", LLAMA_70B, 32_000, Engine(dtype="bf16", zero_stage=3, processes=64), 0)
+    refuse_absurd("sft", Sft(), LLAMA_70B, 32_000, Engine(dtype="bf16", zero_stage=3, processes=64), 0)
 
 
 def test_ppo_needs_four_models() -> None:
     """16 GB a billion parameters and two times: 13 billion fit an accelerator once, not as PPO's four."""
     llama_13b = Model(layers=40, d_model=5120, heads=40, kv_heads=40, d_ff=13824, tie_embeddings=False)
     engine = Engine(dtype="bf16", zero_stage=2)
-    refuse_absurd("reward", llama_13b, 32_000, engine, 0)
+    refuse_absurd("reward", Reward(), llama_13b, 32_000, engine, 0)
     with pytest.raises(ValueError, match="GB in ppo"):
-        refuse_absurd("ppo", llama_13b, 32_000, engine, 0)
+        refuse_absurd("ppo", Ppo(engine=engine), llama_13b, 32_000, engine, 0)
+    lean = Ppo(engine=engine, critic="head", offload_frozen=True)
+    refuse_absurd("ppo", lean, llama_13b, 32_000, engine, 0)
+    assert beside(Dpo(), llama_13b, 32_000) == Memory()
+    judge = reward_parameters(llama_13b, 32_000)
+    assert beside(lean, llama_13b, 32_000).total == 2 * judge, "the decoder under the critic's head stays"
+    of_groups = beside(Grpo(engine=engine), llama_13b, 32_000).total
+    assert of_groups == 2 * (judge + parameters(llama_13b, 32_000)), "the two that only compute, and no critic"
+    alone = Grpo(engine=engine, lora=Lora(enabled=True))
+    assert beside(alone, llama_13b, 32_000).total == 2 * judge, "the policy without adapters is the reference"
+    assert beside(alone.model_copy(update={"reward": "answers"}), llama_13b, 32_000) == Memory()
 
 
 def test_a_micro_batch_that_no_accelerator_holds_is_refused() -> None:
-    refuse_absurd("pretrain", LLAMA_7B, 32_000, Engine(dtype="bf16", micro_batch=4), 2048)
+    refuse_absurd("pretrain", Pretrain(), LLAMA_7B, 32_000, Engine(dtype="bf16", micro_batch=4), 2048)
     with pytest.raises(ValueError, match=r"^pretrain.engine.micro_batch: 64 sequences of 2,048 tokens take "):
-        refuse_absurd("pretrain", LLAMA_7B, 32_000, Engine(dtype="bf16", micro_batch=64), 2048)
+        refuse_absurd("pretrain", Pretrain(), LLAMA_7B, 32_000, Engine(dtype="bf16", micro_batch=64), 2048)

@@ -269,6 +269,8 @@ def test_one_file_can_be_asked_for(store: Store) -> None:
     listed = store.files()[0].modified
     assert found.modified // 10**9 == listed // 10**9 > 1e9, "S3 tells fractions of a second in listings alone"
     assert (store.entry("a"), store.entry("b"), store.size("b")) == (None, None, 0)
+    assert store.read("a/one") == (found, b"123")
+    assert store.read("b") is None
     with pytest.raises(FrozenInstanceError):
         found.size = 4  # type: ignore[misc]
 

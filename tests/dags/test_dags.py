@@ -12,7 +12,7 @@ from airflow.dag_processing.dagbag import DagBag
 from airflow.serialization.serialized_objects import DagSerialization
 
 from contract.ablation import TRAINED
-from contract.stages import STAGES, Dag
+from contract.stages import ALIGNING, STAGES, Dag
 from gristmill_airflow.assets import CRAWL, RESOLVED
 from gristmill_airflow.documentation import task_doc
 from gristmill_airflow.stage import POOLS, StageOperator
@@ -115,14 +115,14 @@ def test_serialisation_round_trip(bag):
             assert back.timetable.periodic
 
 
-def test_only_ppo_asks_for_an_open_gate(bag):
+def test_only_what_aligns_asks_for_an_open_gate(bag):
     asking = [
         task.task_id
         for dag in bag.dags.values()
         for task in dag.tasks
         if isinstance(task, StageOperator) and task.needs_open_gate
     ]
-    assert asking == ["ppo"]
+    assert asking == [*ALIGNING]
 
 
 def test_crawl_refresh_waits_to_be_switched_on(bag):
@@ -175,7 +175,7 @@ def test_every_dag_has_an_owner_tags_of_its_planes_a_deadline_and_says_what_come
 
 def test_a_person_may_be_asked_between_gate_and_ppo(bag):
     approval = bag.dags["align"].get_task("approval")
-    assert (approval.upstream_task_ids, approval.downstream_task_ids) == ({"gate"}, {"ppo"})
+    assert (approval.upstream_task_ids, approval.downstream_task_ids) == ({"gate"}, {*ALIGNING})
     assert [name for name, dag in bag.dags.items() if "approval" in dag.task_dict] == ["align"]
 
 

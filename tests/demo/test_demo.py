@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from fastwarc.warc import ArchiveIterator, WarcRecordType
 
+from contract.headline import omitted
 from contract.manifest import need
 from contract.plan import open_run
 from contract.stages import STAGES
@@ -85,15 +86,16 @@ def run_of(printed: str):
 
 
 def chain(run):
-    """The tasks from the crawl to the exported model: all but those of an ablation."""
-    return [task for task in run.tasks().values() if STAGES[task.stage].dag != "ablate"]
+    """The tasks from the crawl to the exported model: those of all stages that the recipe does not leave out."""
+    return [task for task in run.tasks().values() if not omitted(run.recipe, task.stage, True)]
 
 
 def test_every_task_of_every_stage_is_done(first):
     run = run_of(first)
     manifests = [need(run.store, task) for task in chain(run)]
-    assert {one.stage for one in manifests} == {name for name, stage in STAGES.items() if stage.dag != "ablate"}
-    assert len(manifests) == len(STAGES) - 2
+    left_out = {"dpo", "grpo", "probe", "ablate"}
+    assert {one.stage for one in manifests} == {*STAGES} - left_out
+    assert len(manifests) == len(STAGES) - len(left_out)
 
 
 def test_funnel_is_told_and_adds_up(first):
@@ -111,7 +113,8 @@ def test_funnel_is_told_and_adds_up(first):
 def test_training_is_told_in_one_line_each(first):
     assert re.search(r"^Pretraining +held-out perplexity [\d,.]+ -> [\d,.]+$", first, re.MULTILINE)
     interval = r"held-out accuracy [\d.]+, confidence interval [\d.]+ to [\d.]+"
-    assert re.search(rf"^Reward model +{interval}$", first, re.MULTILINE)
+    shorter = r"; [\d.]+ where the better reply is shorter"
+    assert re.search(rf"^Reward model +{interval}({shorter})?$", first, re.MULTILINE)
     assert re.search(rf"^Gate +open: {interval}, whose lower end reaches 0$", first, re.MULTILINE)
     assert re.search(r"^PPO +reward -?[\d.]+ -> -?[\d.]+, KL -?[\d.e-]+ -> -?[\d.e-]+$", first, re.MULTILINE)
     assert len(re.findall(r"^prompt ", first, re.MULTILINE)) == 3
@@ -141,8 +144,8 @@ def test_lineage_leads_from_the_crawl_file_to_the_exported_model(first, crawl):
         check=True,
         cwd=ROOT,
     )
-    # The demo names no curated source, none would come from a crawl file, and it compares no variants.
-    not_crawled = ["curate", "probe", "ablate"]
+    # The demo names no curated source, none would come from a crawl file; it aligns by PPO, and compares no variants.
+    not_crawled = ["curate", "dpo", "grpo", "probe", "ablate"]
     assert [name for name in STAGES if f"made {name} " not in traced.stdout] == not_crawled
 
 

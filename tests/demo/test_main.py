@@ -155,7 +155,10 @@ def test_the_form_line_says_which_default_is_in_force(tmp_path, monkeypatch):
 
 def test_an_airflow_that_is_up_keeps_the_default_that_it_was_started_with(tmp_path, monkeypatch):
     monkeypatch.setenv("GRISTMILL_RECIPE", "base")
-    with subprocess.Popen(["sleep", "60"], env={"GRISTMILL_RECIPE": "tiny"}) as process:
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(["cat"], env={"GRISTMILL_RECIPE": "tiny"}, **pipes, bufsize=0) as process:
+        process.stdin.write(b"\n")
+        assert process.stdout.read(1) == b"\n", "it has its environment once it answers"
         running = demo.server.Server(tmp_path, process.pid, 8080)
         assert demo.server.recipe_in_force(running, tmp_path / "demo.yaml") == "tiny"
         process.kill()

@@ -2,6 +2,8 @@
 
 import pytest
 
+from contract.errors import GristmillError
+from demo import rest, server
 from demo.rest import Airflow
 
 
@@ -64,3 +66,15 @@ def test_the_next_run_is_the_one_that_our_result_started(pretrain):
     assert pretrain.newest_run("pretrain", "A-2026-47", "2026-11-20T09", ours)["dag_run_id"] == "ours"
     assert pretrain.newest_run("pretrain", "A-2026-47", "2026-11-20T11", ours) is None
     assert pretrain.newest_run("pretrain", "A-2026-47", "2026-11-20T09", "another") is None
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_client_whose_airflow_was_stopped_ends_at_once(monkeypatch, method):
+    alive = [True, False]
+    slept = []
+    monkeypatch.setattr(rest.time, "sleep", slept.append)
+    port = next(one for one in range(19200, 19300) if server.is_free(one))
+    airflow = Airflow(f"http://127.0.0.1:{port}", lambda: "bearer", lambda: alive.pop(0) if method == "GET" else False)
+    with pytest.raises(GristmillError, match="was stopped, so nothing is left to follow; go on with: make demo"):
+        airflow.call(method, "dags")
+    assert slept == ([1] if method == "GET" else []), "as long as its process is there, Airflow may only be busy"

@@ -37,12 +37,13 @@ def test_what_got_worse_and_why_ppo_did_not_run_are_shown(tmp_path):
     }.items():
         Attempt(run, run.task(stage)).commit([], result=result_of(stage).model_construct(**metrics))
     closed = "closed: held-out accuracy 0.6, confidence interval 0.502 to 0.691, whose lower end is under 0.55"
-    assert summary.render(run).splitlines()[-7:] == [
+    assert summary.render(run).splitlines()[-8:] == [
         "Pretraining    held-out perplexity 4,138 -> 455",
         "Chat tuning    did not run",
         "Reward model   did not run",
         f"Gate           {closed}",
         f"PPO            PPO is left out, because the gate is {closed}",
+        "Judge          did not run",
         "Evaluation     held-out perplexity 455 (pretrain) -> 514 (sft)",
         "Warning        sft is worse than pretrain beyond noise: held-out perplexity 455 -> 514",
     ]

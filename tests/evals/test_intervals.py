@@ -59,6 +59,23 @@ def test_trials_of_one_cluster_count_by_their_design_effect() -> None:
     assert effective_number([1, 0, 1, 0], "aabb") == 4, "never more than there are"
 
 
+@pytest.mark.parametrize(
+    ("survived", "litters", "design_effect"),
+    [
+        ([13, 12, 9, 9, 8, 8, 12, 11, 9, 9, 8, 11, 4, 5, 7, 7], [13, 12, 9, 9, 8, 8, 13, 12, 10, 10, 9, 13, 5, 7, 10, 10], 1.232495),
+        ([12, 11, 10, 9, 10, 9, 9, 8, 8, 4, 7, 4, 5, 3, 3, 0], [12, 11, 10, 9, 11, 10, 10, 9, 9, 5, 9, 7, 10, 6, 10, 7], 3.952861),
+    ],
+    ids=["control", "treated"],
+)  # fmt: skip
+def test_the_litters_of_weil_have_the_design_effects_of_rao_and_scott(
+    survived: list[int], litters: list[int], design_effect: float
+) -> None:
+    """Their table 1, as the R package PF gives it: rsb(rat$y, rat$n, id = rat$group)$d. It has the factor 16 / 15."""
+    scores = [float(pup < alive) for alive, size in zip(survived, litters, strict=True) for pup in range(size)]
+    clusters = [litter for litter, size in enumerate(litters) for _ in range(size)]
+    assert len(scores) / effective_number(scores, clusters) * 16 / 15 == pytest.approx(design_effect, abs=5e-7)
+
+
 def test_if_all_scores_are_equal_a_cluster_counts_as_one_trial() -> None:
     assert effective_number([1.0] * 6, [0, 0, 1, 1, 2, 2]) == 3
     assert effective_number([1.0] * 4, [0, 0, 0, 0]) == 1

@@ -26,6 +26,7 @@ def run_with(tmp_path: Path, resolve_run: Any) -> Any:
     (tmp_path / "lists" / "en").write_text("darn\n")
     (tmp_path / "empty" / "README").write_text("no list\n")
     (tmp_path / "broken.jsonl").write_text('{"question": "What is it?"}\n{"question": \n')
+    (tmp_path / "half.jinja").write_text("{% for message in messages %}")
     (tmp_path / "short.jsonl").write_text('{"question": "What is it?"}\n')
     (tmp_path / "good.jsonl").write_text(json.dumps({"question": "What is it that all of us have been waiting for?"}))
     (tmp_path / "chats.jsonl").write_text(json.dumps({"instruction": "What is it?", "output": "A mill."}))
@@ -47,6 +48,7 @@ def run_with(tmp_path: Path, resolve_run: Any) -> Any:
         ({"score.perplexity_model": "HERE/good.jsonl"}, RecipeError, r"^score\.perplexity_model: the package kenlm is not"),
         ({"dedup_substring.tokenizer": "HERE/good.jsonl"}, InputError, r"^dedup_substring\.tokenizer: .* is not a tokenizer"),
         ({"decontaminate.benchmarks": {"x": "HERE/broken.jsonl"}}, InputError, r"^decontaminate\.benchmarks\.x: .* line 2"),
+        ({"sft.chat_template": "HERE/half.jinja"}, InputError, r"^sft\.chat_template: .*half\.jinja: is no Jinja template"),
         ({"decontaminate.benchmarks": {"x": "HERE/empty"}}, InputError, r"^decontaminate\.benchmarks\.x: .* cannot be read"),
         ({"decontaminate.benchmarks": {"x": "HERE/short.jsonl"}}, InputError, r"^decontaminate\.benchmarks\.x: none of the 1 items"),
         ({"instructions.data": "HERE/good.jsonl"}, InputError, r"^instructions\.data: .* no usable row \(good.jsonl line 1: missing text"),
@@ -82,7 +84,7 @@ def test_a_benchmark_that_went_after_the_run_was_resolved(
     (tmp_path / "good.jsonl").unlink()
     assert main(["check", "--recipe", run.uri]) == 65
     assert capsys.readouterr().err.startswith("error: decontaminate.benchmarks.x: ")
-    for stage in ("decontaminate", "mix", "instructions", "preferences"):  # all that search for it
+    for stage in ("decontaminate", "mix", "instructions", "preferences", "prompts"):  # all that search for it
         Attempt(run, run.task(stage)).commit([])
     assert main(["check", "--recipe", run.uri]) == 0, "the stages have read it"
 

@@ -138,7 +138,7 @@ def test_losses_are_counted_by_source_and_reason(curated: Any, capsys: pytest.Ca
     assert "books: not_json: file://" in said
     assert "/books/a.jsonl row 2: not json; further ones are only counted" in said
     assert said.count("books: not_json") == 1
-    assert "source books: 1 of 1 documents kept; never became a document: not_json 2, not_an_object 1" in said
+    assert "source books: 1 of 1 documents kept; records that gave no document: not_json 2, not_an_object 1" in said
 
 
 def test_languages_are_identified_where_the_recipe_names_some(curated: Any) -> None:

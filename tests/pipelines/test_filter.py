@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from collections import Counter
 
 import pytest
 
@@ -132,6 +133,28 @@ def test_what_is_kept_and_what_goes_is_counted(scored_run, make_document, run_st
         1: (1, 1, 1), 2: (1, 1, 2), 3: (1, 1, 3), 4: (1, 1, 4),
     }  # fmt: skip
     assert [one.hex() for one in steps["max_words", 4]["ids"]] == [rows[0]["id"]]
+
+
+def test_small_parts_are_judged_together_and_large_ones_alone(
+    scored_run, make_document, run_stage, rows_of, without_spark, monkeypatch
+):
+    rows = [make_document(" ".join(["word"] * (at % 7 + 1)), name=str(at), language="en") for at in range(40)]
+    monkeypatch.setattr("pipelines.score.GROUP_ROWS", 10)
+    run = scored_run([rows[at : at + 10] for at in range(0, 40, 10)], {"filter.min_words": 3})
+    found = []
+    for least, most, tables in ((1 << 16, 1 << 18, 1), (1, 1 << 18, 2), (1, 10, 4)):  # on two cores
+        monkeypatch.setattr("pipelines.filter.PART_ROWS", least)
+        monkeypatch.setattr("pipelines.filter.STEP_ROWS", most)
+        run.store.delete(run.task("filter", run.segments[0].partition).prefix)
+        [done] = run_stage(run, "filter")
+        assert [len(done.of(kind)) for kind in ("steps", "drops")] == [tables, tables]
+        assert len(parts_of(done)) == 4
+        counts = Counter()
+        for row in rows_of(run.store, [done], "steps"):
+            counts[row["setting"], row["step"]] += row["alone"]
+        found.append((done.rows, counts, [row["id"] for row in rows_of(run.store, [done], "documents")]))
+    assert found[0] == found[1] == found[2]
+    assert found[0][2] == [row["id"] for at, row in enumerate(rows) if at % 7 >= 2]
 
 
 def test_the_map_half_on_real_pages(data_dir, tmp_path, resolve_run, run_stage, rows_of):

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contract.conversation import Turn
+from contract.conversation import Example, Turn
 from contract.errors import InputError
 from contract.headline import headline
 from contract.kinds import Kind
@@ -103,7 +103,10 @@ def test_synthetic_chats_are_those_of_the_rules_and_of_their_documents(made: Cal
         rows = read(run, done, kind)
         expected = list(synthetic_instructions(documents(run.store, mixture.of(source)), 0))[:limit]
         assert [(row["source"], tuple(Turn(**turn) for turn in row["turns"])) for row in rows] == expected
-    assert done.metrics == {"data": "synthetic", "training": 50, "heldout": 8}
+    assert done.metrics == {
+        "data": "synthetic", "training": 50, "heldout": 8, "shapes": {},
+        "tasks": {"": {"training": 50, "heldout": 8}},
+    }  # fmt: skip
     assert done.rows.kept == done.rows.read == 58
     assert headline(done) == "50 chats for training, 8 held out"
     assert not done.of(Kind.DROPS)
@@ -191,7 +194,7 @@ def test_reading_stops_at_the_limit(made: Callable[..., Any], tmp_path: Path) ->
         "{}\n" + alpaca(*((f"q{at} {at * 77}", f"a{at}") for at in range(9))) + "broken\n"
     )
     _, done = made({"instructions.data": f"{tmp_path}/a.jsonl", "instructions.max_examples": 5})
-    assert (done.rows.read, done.rows.kept, done.rows.reasons) == (6, 5, {"missing_text": 1})
+    assert (done.rows.read, done.rows.kept, done.rows.reasons) == (6, 5, {"unknown_shape": 1})
 
 
 @pytest.mark.parametrize(("min_jaccard", "kept"), [(0.8, 1), (1.0, 2), (None, 2)])
@@ -207,12 +210,12 @@ def test_near_duplicates_are_dropped_as_the_recipe_says(
 
 def test_without_an_example_it_says_what_to_do(made: Callable[..., Any], tmp_path: Path) -> None:
     with pytest.raises(
-        InputError, match=r"instructions: synthetic data leaves no chat to learn from \(none dropped\); name a"
+        InputError, match=r"instructions: synthetic leaves no chat to learn from \(none dropped\); name a"
     ):
         made({}, documents=0)
     (tmp_path / "a.jsonl").write_text("{}\n")
     with pytest.raises(
-        InputError, match=r"leaves no chat to learn from \(missing_text 1\); name a larger file in instru"
+        InputError, match=r"leaves no chat to learn from \(unknown_shape 1\); name a larger file in instru"
     ):
         made({"instructions.data": f"{tmp_path}/a.jsonl"})
 
@@ -227,13 +230,40 @@ def test_a_run_is_refused_before_it_starts(
     run = resolve_run(tmp_path / "crawl", {"instructions.data": str(path)})
     instructions.check(StageSettings(run.recipe, "instructions"))
     assert capsys.readouterr().out == (
-        "instructions.data: 1 usable rows, 1 unusable, the first: a.jsonl line 2: missing text: instruction\n"
+        "instructions.data: 1 usable rows (alpaca 1), 1 unusable, the first: a.jsonl line 2: unknown shape: keys \n"
     )
     path.write_text("{}\n")
-    with pytest.raises(InputError, match=r"^instructions\.data: .* holds no usable row"):
+    with pytest.raises(InputError, match=r"^instructions\.data: .*a.jsonl holds no usable row"):
         instructions.check(StageSettings(run.recipe, "instructions"))
     instructions.check(StageSettings(resolve_run(tmp_path / "crawl", {}, "two").recipe, "instructions"))
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({"heldout_tasks": ["b", "sum"]}, r"heldout_tasks: no row is of the task 'sum'; there are a, b"),
+        ({"select": {"examples": 1, "quality_key": "x"}}, r"select\.quality_key: no row has a number at 'x'"),
+        ({"sources": {}, "heldout_tasks": ["a"]}, r"heldout_tasks: no row is of the task 'a'; the rows name no tasks"),
+        ({"sources": {}, "select": {"examples": 9}}, r"select\.examples: chooses among the rows of files; name some"),
+        ({"sources": {}, "max_per_task": 9}, r"max_per_task: chooses among the rows of files; name some"),
+    ],
+)
+def test_a_choice_by_what_no_row_has_is_refused(
+    resolve_run: Any, made: Callable[..., Any], tmp_path: Path, given: dict[str, Any], why: str
+) -> None:
+    (tmp_path / "crawl").mkdir()
+    (tmp_path / "crawl" / "a.warc").write_bytes(b"WARC")
+    sources = {}
+    for task in ("a", "b"):
+        (tmp_path / f"{task}.jsonl").write_text(json.dumps({"instruction": task, "output": "c", "reward": 2}) + "\n")
+        sources[task] = {"data": f"{tmp_path}/{task}.jsonl"}
+    settings = {f"instructions.{key}": value for key, value in ({"sources": sources} | given).items()}
+    with pytest.raises(InputError, match=rf"^instructions\.{why}"):
+        instructions.check(StageSettings(resolve_run(tmp_path / "crawl", settings).recipe, "instructions"))
+    if sources == settings["instructions.sources"]:
+        with pytest.raises(InputError, match=rf"^instructions\.{why}"):
+            made(settings)
 
 
 def test_real_instructions(made: Callable[..., Any], data_dir: Path) -> None:
@@ -243,3 +273,64 @@ def test_real_instructions(made: Callable[..., Any], data_dir: Path) -> None:
     assert 0.03 < len(heldout) / done.rows.kept < 0.06
     assert not set(asked(train)) & set(asked(heldout))
     assert find(run.store, run.task("instructions")) == done
+
+
+def test_tasks_are_capped_held_out_and_selected(made: Callable[..., Any], tmp_path: Path) -> None:
+    """Known answers: what each rule takes of what the rules before it left."""
+    for task, size in (("big", 60), ("small", 10), ("other", 12)):
+        rows = [{"instruction": f"{task} question {at}", "output": f"{task} " + "x" * (at + 1)} for at in range(size)]
+        if task == "other":
+            rows[3]["instruction"] = "small question 3"  # a held-out task asks what a learned one asks
+        (tmp_path / f"{task}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    sources = {task: {"data": f"{tmp_path}/{task}.jsonl"} for task in ("big", "small", "other")}
+    base = {
+        "instructions.sources": sources,
+        "instructions.min_jaccard": None,
+        "instructions.heldout_fraction": 0,
+        "instructions.max_heldout": 8,
+        "instructions.heldout_tasks": ["other"],
+    }
+    run, done = made(base | {"instructions.max_per_task": 20})
+    train, heldout = read(run, done, Kind.CHATS), read(run, done, Kind.HELDOUT_CHATS)
+    assert Counter(row["task"] for row in train) == {"big": 20, "small": 10}
+    assert Counter(row["task"] for row in heldout) == {"other": 8}
+    assert done.rows.reasons == {"over_cap": 40, "prompt_learned": 1, "heldout_task": 3}
+    assert "small question 3" not in asked(heldout)
+    assert done.metrics["tasks"]["other"] == {"training": 0, "heldout": 8}
+    assert done.metrics["shapes"] == {"alpaca": {"rows": 82}}
+    assert done.metrics["data"] == ", ".join(source["data"] for source in sources.values())
+    chosen = {"examples": 5, "min_reply_chars": 10, "max_similarity": 1.0}
+    run, done = made(base | {"instructions.select": chosen})
+    assert sorted(asked(read(run, done, Kind.CHATS))) == [f"big question {at}" for at in range(55, 60)], "the longest"
+    assert done.rows.reasons["not_selected"] == 65
+
+
+def test_worked_examples_decide_on_no_side() -> None:
+    shown = (Turn("user", "p"), Turn("assistant", "r"))
+    chat = Example((Turn("system", "s"), *shown, Turn("user", "q"), Turn("assistant", "a")), shots=2)
+    assert instructions.asked(chat) == "q"
+    assert instructions.asked(Example(shown)) == "p"
+
+
+def test_a_real_folder_of_several_shapes(made: Callable[..., Any], data_dir: Path) -> None:
+    """Each subfolder is a task: one is held out whole, the others are capped, and of these the best are kept."""
+    run, done = made(
+        {
+            "instructions.data": str(data_dir / "sft"),
+            "instructions.heldout_tasks": ["self-instruct"],
+            "instructions.max_per_task": 600,
+            "instructions.select": {"examples": 300, "max_similarity": 0.8},
+        }
+    )
+    train, heldout = read(run, done, Kind.CHATS), read(run, done, Kind.HELDOUT_CHATS)
+    assert done.metrics["shapes"] == {
+        "sharegpt": {"rows": 500}, "alpaca": {"rows": 6534}, "self-instruct": {"rows": 175},
+    }  # fmt: skip
+    assert done.rows.read == 7209 == done.rows.kept + done.rows.dropped
+    assert len(train) == 300
+    assert {row["task"] for row in train} <= {"fastchat", "gpteacher", "llama-factory"}
+    sides = Counter(row["task"] for row in heldout)
+    assert 140 < sides["self-instruct"] <= 175
+    assert not set(asked(train)) & set(asked(heldout))
+    lengths = [len(row["turns"][-1]["text"]) for row in train]
+    assert min(lengths) > 200, "the longest"

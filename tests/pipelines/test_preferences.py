@@ -108,7 +108,9 @@ def test_synthetic_pairs_are_those_of_the_rules_and_of_their_documents(made: Cal
     unseen = [pair for _, pair in synthetic_preferences(documents(run.store, mixture.of(Kind.HELDOUT)), 2)]
     assert train == expected[:40]
     assert heldout == [pair for pair in unseen if pair.prompt[0].text not in learned | openings(train)][:10]
-    assert done.metrics == {"data": "synthetic", "training": 40, "heldout": 10}
+    assert done.metrics == {
+        "data": "synthetic", "training": 40, "heldout": 10, "shapes": {}, "tasks": {"": {"training": 40, "heldout": 10}},
+    }  # fmt: skip
     assert headline(done).startswith("40 pairs for training, 10 held out")
 
 
@@ -155,7 +157,7 @@ def test_a_file_is_split_by_its_prompts(made: Callable[..., Any], tmp_path: Path
     for side in (train, heldout):
         places = [int(pair.prompt[0].text.split()[1]) for pair in side]
         assert places == sorted(places)
-    assert done.rows.reasons == {"duplicate": 1, "missing_text": 1, "not_json": 1}
+    assert done.rows.reasons == {"duplicate": 1, "unknown_shape": 1, "not_json": 1}
     assert done.rows.read == 243
     assert {row["url"] for row in read(run, done, Kind.DROPS)} == {f"pairs.jsonl line {at}" for at in (241, 242, 243)}
 
@@ -185,11 +187,9 @@ def test_an_empty_side_is_refused(made: Callable[..., Any], tmp_path: Path) -> N
         (0.001, "9 pairs to learn from and 0 to judge by"),
         (0.999, "0 pairs to learn from and 9 to judge"),
     ):
-        with pytest.raises(
-            InputError, match=f"preferences: .*a.jsonl data leaves {said}.*; name a larger file in pref"
-        ):
+        with pytest.raises(InputError, match=f"preferences: .*a.jsonl leaves {said}.*; name a larger file in pref"):
             made({"preferences.data": f"{tmp_path}/a.jsonl", "preferences.heldout_fraction": share})
-    with pytest.raises(InputError, match=r"synthetic data leaves .* and 0 to judge by .*or raise mix.heldout_fraction"):
+    with pytest.raises(InputError, match=r"synthetic leaves .* and 0 to judge by .*or raise mix.heldout_fraction"):
         made({}, heldout=0)
 
 
@@ -198,7 +198,10 @@ def test_a_run_is_refused_before_it_starts(resolve_run: Any, tmp_path: Path) -> 
     (tmp_path / "crawl" / "a.warc").write_bytes(b"WARC")
     (tmp_path / "a.jsonl").write_text('{"instruction": "a", "output": "b"}\n')
     run = resolve_run(tmp_path / "crawl", {"preferences.data": f"{tmp_path}/a.jsonl"})
-    with pytest.raises(InputError, match=r"^preferences\.data: .*line 1: missing text: chosen\); allowed: .*rejected"):
+    with pytest.raises(
+        InputError,
+        match=r"^preferences\.data: .*line 1: missing text: outputs\); allowed: .*{a question, chosen, rejected}",
+    ):
         preferences.check(StageSettings(run.recipe, "preferences"))
 
 
@@ -233,3 +236,14 @@ def test_on_the_mixture_that_spark_made(
     train, heldout = sides(run, need(run.store, run.task("preferences")))
     assert len(train) > 30
     assert not openings(heldout) & (openings(train) | tuned_on(run))
+
+
+def test_real_trees(made: Callable[..., Any], data_dir: Path) -> None:
+    done = made({"preferences.data": str(data_dir / "pref"), "preferences.min_jaccard": None})[1]
+    assert done.metrics["shapes"] == {
+        "chosen and rejected dialogues": {"rows": 4644}, "tree of ranked replies": {"rows": 100},
+    }  # fmt: skip
+    tasks = {task: sum(sides.values()) for task, sides in done.metrics["tasks"].items()}
+    assert tasks["oasst"] > 700
+    assert sum(tasks.values()) == done.rows.kept
+    assert done.rows.kept + done.rows.dropped == done.rows.read == 4642 + 24 + 754

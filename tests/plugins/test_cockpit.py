@@ -5,25 +5,32 @@ import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from uuid import uuid4
 
 import pytest
 from airflow.api_fastapi import app as airflow_app
 from airflow.api_fastapi.auth.managers.simple.simple_auth_manager import SimpleAuthManager
 from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
+from airflow.exceptions import DagRunAlreadyExists
 from airflow.models.asset import AssetEvent, AssetModel
 from airflow.models.dag import DagModel
 from airflow.models.dagbundle import DagBundleModel
 from airflow.models.dagrun import DagRun, DagRunNote
 from airflow.models.log import Log
+from airflow.models.pool import Pool
 from airflow.models.revoked_token import RevokedToken
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.tasklog import LogTemplate
 from airflow.models.team import Team, dag_bundle_team_association_table
 from airflow.models.trigger import Trigger
+from airflow.models.xcom import XComModel
 from airflow.plugins_manager import get_plugin_info
+from airflow.utils.log.file_task_handler import FileTaskHandler
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
 
 from contract.plan import resolve
 from gristmill_airflow import cockpit
@@ -41,7 +48,7 @@ class Rights(SimpleAuthManager):
 
     def is_authorized_dag(self, *, method, user, access_entity=None, details=None):
         assert access_entity is not None
-        assert access_entity.value == "RUN"
+        assert access_entity.value in ("RUN", "TASK_LOGS")
         may = super().is_authorized_dag(method=method, user=user, access_entity=access_entity, details=details)
         return may and details.id != "hidden"
 
@@ -51,7 +58,7 @@ def database(tables, tmp_path):
     """Runs `one` and `three` of `corpus`, `one` of `align` on the recipe of corpus's `one`, and one of `hidden`."""
     session = tables(
         LogTemplate, DagRun, DagRunNote, AssetModel, AssetEvent, Log, TaskInstance, RevokedToken, DagModel,
-        DagBundleModel, Team, Trigger,
+        DagBundleModel, Team, Trigger, XComModel, Pool,
     )  # fmt: skip
     with session() as opened:
         dag_bundle_team_association_table.create(opened.connection())
@@ -172,25 +179,184 @@ def test_a_run_that_published_twice_is_listed_once(client, database):
     assert [run.run_id for run in user("VIEWER").runs(10)] == ["three", "two", "one"]
 
 
+def add_tasks(opened, *rows, pool="default", **more):
+    """Put tasks into the database, each as (DAG id, run id, task id, state, map index)."""
+    opened.connection().exec_driver_sql("PRAGMA foreign_keys = OFF")
+    for dag, run, task, state, index in rows:
+        columns = {"dag_id": dag, "run_id": run, "task_id": task, "state": state, "map_index": index}
+        needed = {"id": uuid4(), "pool": pool, "pool_slots": 1}
+        opened.execute(TaskInstance.__table__.insert().values(**columns, **needed, **more))
+
+
+def add_xcom(opened, dag, run, task, key, value, minute=0):
+    """Put what a task has published into the database, as Airflow's task SDK does: JSON within JSON."""
+    number = opened.scalar(select(DagRun.id).where(DagRun.dag_id == dag, DagRun.run_id == run))
+    columns = {"dag_run_id": number, "dag_id": dag, "run_id": run, "task_id": task, "map_index": -1, "key": key}
+    at = START + timedelta(minutes=minute)
+    opened.execute(XComModel.__table__.insert().values(**columns, value=json.dumps(value), timestamp=at))
+
+
 def test_the_tasks_of_all_runs_of_a_recipe_are_counted(client, database):
     with database() as opened:
-        opened.connection().exec_driver_sql("PRAGMA foreign_keys = OFF")
-        for dag, run, task, state, index in (
+        add_tasks(
+            opened,
             ("corpus", "one", "segment.crawl", "failed", 3),
             ("corpus", "one", "segment.crawl", "failed", 2),
             ("corpus", "one", "resolve", "success", -1),
             ("align", "two", "sft", "running", -1),
             ("hidden", "one", "sft", "failed", -1),
             ("corpus", "three", "mix", "failed", -1),
-        ):
-            columns = {"dag_id": dag, "run_id": run, "task_id": task, "state": state, "map_index": index}
-            needed = {"id": uuid4(), "pool": "default", "pool_slots": 1}
-            opened.execute(TaskInstance.__table__.insert().values(**columns, **needed))
+        )
     found = user("VIEWER").tasks("corpus", "one")
     assert sorted((one.dag_id, one.stage, one.state, one.count, one.map_index) for one in found) == [
         ("align", "sft", "running", 1, -1),
         ("corpus", "crawl", "failed", 2, 2),
     ]
+
+
+def test_what_a_task_waits_for_is_told(client, database):
+    with database() as opened:
+        opened.add(Pool(pool="gpu", slots=1, description="", include_deferred=False))
+        opened.add(Pool(pool="spark", slots=8, description="", include_deferred=False))
+        add_tasks(
+            opened, ("align", "two", "sft", "running", -1), ("align", "two", "reward", "scheduled", -1), pool="gpu"
+        )
+        add_tasks(
+            opened, ("corpus", "one", "mix", "scheduled", -1), ("corpus", "one", "pack", "running", -1), pool="spark"
+        )
+        add_xcom(opened, "align", "two", "sft", "waits", "the cpu of its machine, in use by ppo all")
+        add_xcom(opened, "corpus", "one", "pack", "waits", "")
+    found = {one.task_id: one.waits for one in user("VIEWER").tasks("corpus", "one")}
+    assert found == {
+        "sft": "the cpu of its machine, in use by ppo all",
+        "reward": "a free slot of the pool gpu",
+        "mix": "",
+        "pack": "",
+    }
+
+
+def test_a_task_that_has_ended_waits_for_nothing(client, database):
+    with database() as opened:
+        add_tasks(opened, ("align", "two", "sft", "failed", -1), ("align", "two", "ppo", "running", -1))
+        add_xcom(opened, "align", "two", "sft", "waits", "the cpu of its machine, in use by ppo all")
+    assert {one.task_id: one.waits for one in user("VIEWER").tasks("align", "two")} == {"sft": "", "ppo": ""}
+
+
+def test_the_newest_answer_to_the_approval_is_told(client, database):
+    assert user("VIEWER").approval("corpus", "one") == ""
+    with database() as opened:
+        opened.connection().exec_driver_sql("PRAGMA foreign_keys = OFF")
+        add_xcom(opened, "align", "two", "gate", "summary", "open: accuracy 0.9")
+        add_xcom(opened, "align", "two", "approval", "summary", "approved by ann, 2026-03-04T00:00:00+00:00")
+        add_xcom(opened, "hidden", "one", "approval", "summary", "rejected by eve, 2026-03-05", minute=9)
+    assert user("VIEWER").approval("corpus", "one") == "approved by ann, 2026-03-04T00:00:00+00:00"
+    assert user("VIEWER").approval("corpus", "three") == ""
+
+
+@pytest.fixture
+def unresolved(database, tmp_path, monkeypatch):
+    """`unresolved(state)`: a run `new` of `corpus` without a recipe, whose task `resolve` is in a state and has a log."""
+
+    def made(state):
+        lines = [
+            {"event": "uses recipe tiny", "level": "info", "timestamp": START.isoformat()},
+            {"event": "error: crawl.source s3://key:secret@bucket/x: it is <missing>", "level": "error"},
+            {"event": "Task failed with exception", "level": "error", "error_detail": [{"exc_type": "AirflowFailException", "exc_value": "it is <missing>"}]},
+        ]  # fmt: skip
+        folder = tmp_path / "logs" / "dag_id=corpus" / "run_id=new" / "task_id=resolve"
+        folder.mkdir(parents=True)
+        (folder / "attempt=1.log").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        monkeypatch.setattr(
+            "airflow.utils.log.file_task_handler.FileTaskHandler._render_filename",
+            lambda self, ti, number: f"dag_id={ti.dag_id}/run_id={ti.run_id}/task_id={ti.task_id}/attempt={number}.log",
+        )
+        handler = FileTaskHandler(str(tmp_path / "logs"))
+        monkeypatch.setattr("airflow.utils.log.log_reader.TaskLogReader.log_handler", handler)
+        with database() as opened:
+            opened.add(DagRun(dag_id="corpus", run_id="new", run_type="manual", start_date=START, state="failed"))
+            add_tasks(opened, ("corpus", "new", "resolve", state, -1), try_number=1)
+
+    return made
+
+
+def test_a_run_whose_resolve_failed_says_so_with_its_log(client, unresolved):
+    unresolved("failed")
+    log_in(client, "VIEWER")
+    answer = client.get("/gristmill/run/corpus/new", headers={"accept": "text/html"})
+    assert answer.status_code == 404
+    assert "<h1>The run has failed</h1>" in answer.text
+    assert "has no recipe: its task resolve makes it, and it has failed." in answer.text
+    assert 'href="/dags/corpus/runs/new/tasks/resolve" data-airflow>The log of resolve in Airflow</a>' in answer.text
+    assert "error: crawl.source s3://***@bucket/x: it is &lt;missing&gt;" in answer.text
+    assert "Task failed with exception" not in answer.text, "Airflow's lines say the same once more"
+    assert "uses recipe tiny" not in answer.text
+    assert "secret" not in answer.text
+
+
+def test_who_may_not_read_logs_sees_none_of_them(client, unresolved, monkeypatch):
+    unresolved("failed")
+    log_in(client, "VIEWER")
+    may = Rights.is_authorized_dag
+
+    def without_logs(self, *, method, user, access_entity=None, details=None):
+        if access_entity.value == "TASK_LOGS":
+            return False
+        return may(self, method=method, user=user, access_entity=access_entity, details=details)
+
+    monkeypatch.setattr(Rights, "is_authorized_dag", without_logs)
+    answer = client.get("/gristmill/run/corpus/new", headers={"accept": "text/html"})
+    assert "it has failed" in answer.text
+    assert "missing" not in answer.text
+
+
+def test_without_a_line_of_ours_the_exception_is_told():
+    detail = [{"exc_type": "ValueError", "exc_value": "odd s3://key:secret@b/x"}]
+    messages = [
+        SimpleNamespace(event="fine", level="info"),
+        SimpleNamespace(event="no level"),
+        SimpleNamespace(event="Task failed\x1b[31m", level="error", error_detail=detail),
+    ]
+    assert [*cockpit._told(messages)] == [r"Task failed\x1b[31m", "ValueError: odd s3://***@b/x"]
+
+
+@pytest.mark.parametrize(
+    ("state", "why"),
+    [("running", "it is running now"), (None, "it has not run yet"), ("queued", "it waits for a worker")],
+)
+def test_a_run_whose_resolve_is_not_done_says_how_far_it_is(client, unresolved, state, why):
+    unresolved(state)
+    log_in(client, "VIEWER")
+    answer = client.get("/gristmill/run/corpus/new", headers={"accept": "text/html"})
+    assert "<h1>No recipe yet</h1>" in answer.text
+    assert why in answer.text
+    assert "What its log says" not in answer.text
+
+
+def test_a_run_is_started_once_under_its_id(client, monkeypatch):
+    asked = []
+
+    def trigger(dag_id, run_id=None, **more):
+        asked.append(run_id)
+        if len(asked) == 2:
+            raise DagRunAlreadyExists(SimpleNamespace(dag_id=dag_id, run_id=run_id))
+        if len(asked) == 3:
+            raise IntegrityError("insert", {}, ValueError("unique"))
+        return SimpleNamespace(run_id=run_id or "made")
+
+    monkeypatch.setattr("airflow.api.common.trigger_dag.trigger_dag", trigger)
+    for _ in range(3):
+        assert user("ADMIN").trigger("corpus", {}, None, "manual__x") == "manual__x"
+    assert user("ADMIN").trigger("corpus", {}) == "made"
+    assert asked == ["manual__x"] * 3 + [None]
+
+
+def test_the_views_stand_below_airflows_path(monkeypatch):
+    assert {view["href"].split("/")[1] for view in cockpit.VIEWS} == {"gristmill"}
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://host/team/airflow/")
+    views = cockpit.views()
+    assert [view["href"] for view in views] == [f"/team/airflow{view['href']}" for view in cockpit.VIEWS]
+    assert {view["icon"] for view in views} == {"/team/airflow/gristmill/static/icon.svg"}
+    assert user().airflow("corpus", "", "", -1) == "/air/dags/corpus/runs"
 
 
 def test_a_write_is_in_airflows_audit_log(client, database):

@@ -194,12 +194,12 @@ def test_the_last_model_is_published_and_the_one_before_where_it_was_left_out(re
     (tmp_path / "crawl" / "a.warc").write_bytes(b"WARC")
     run = resolve_run(tmp_path / "crawl")
     with DAG("align"):
-        last = graph.publish_last(ALIGNED, "ppo", "sft").operator
+        last = graph.publish_last(ALIGNED, "dpo", "ppo", otherwise="sft").operator
     assert (last.task_id, last.outlets, last.trigger_rule) == ("publish", [ALIGNED], "none_failed_min_one_success")
     event = recorded()
     context = {"task": last, "outlet_events": {ALIGNED: event}}
     monkeypatch.setattr(graph, "get_current_context", lambda: context)
-    with pytest.raises(AirflowFailException, match="neither ppo nor sft has a manifest; nothing to publish"):
+    with pytest.raises(AirflowFailException, match="none of ppo, sft has a manifest; nothing to publish"):
         last.python_callable(run.uri)
     results = {
         "sft": Sft.model_construct(examples=7),
@@ -218,10 +218,10 @@ def test_the_last_model_is_published_and_the_one_before_where_it_was_left_out(re
 
 def test_the_tasks_before_ppo_may_ask_a_person():
     with DAG("align"):
-        operators = {name: EmptyOperator(task_id=name) for name in ("gate", "ppo")}
+        operators = {name: EmptyOperator(task_id=name) for name in ("gate", "ppo", "dpo", "grpo")}
         graph.ask_before_ppo(operators)
     assert operators["gate"].downstream_task_ids == {"approval"}
-    assert operators["ppo"].upstream_task_ids == {"approval"}
+    assert all(operators[name].upstream_task_ids == {"approval"} for name in ("ppo", "dpo", "grpo"))
 
 
 def test_all_dags_share_owner_tags_and_deadline(monkeypatch):

@@ -8,7 +8,7 @@ from airflow.plugins_manager import get_plugin_info
 from airflow.serialization.serialized_objects import DagSerialization
 
 from contract.shipped import shipped
-from gristmill_airflow.links import address, manifest, page, why
+from gristmill_airflow.links import address, curves, decision, manifest, run, why
 
 RUN = "manual__2026-11-22T15:00:00+00:00"
 QUOTED = "manual__2026-11-22T15%3A00%3A00%2B00%3A00"
@@ -23,28 +23,30 @@ def key(dag, task, index=-1):
     [
         (
             key("corpus", "segment.filter", 3),
-            (
-                f"run/corpus/{QUOTED}",
-                f"manifest/corpus/{QUOTED}/segment.filter/3",
-                f"pages/corpus/{QUOTED}?stage=filter",
-            ),
+            ("", "", "", f"manifest/corpus/{QUOTED}/segment.filter/3", f"pages/corpus/{QUOTED}?stage=filter"),
         ),
-        (key("corpus", "pack"), (f"run/corpus/{QUOTED}", f"manifest/corpus/{QUOTED}/pack", "")),
+        (key("corpus", "pack"), ("", "", "", f"manifest/corpus/{QUOTED}/pack", "")),
         (
             key("corpus", "preferences"),
-            (
-                f"run/corpus/{QUOTED}",
-                f"manifest/corpus/{QUOTED}/preferences",
-                f"pages/corpus/{QUOTED}?stage=preferences",
-            ),
+            ("", "", "", f"manifest/corpus/{QUOTED}/preferences", f"pages/corpus/{QUOTED}?stage=preferences"),
         ),
-        (key("align", "gate"), (f"training/align/{QUOTED}/gate", f"manifest/align/{QUOTED}/gate", "")),
-        (key("ablate", "probe", 0), (f"training/ablate/{QUOTED}/probe", f"manifest/ablate/{QUOTED}/probe/0", "")),
-        (key("evaluate", "export"), (f"run/evaluate/{QUOTED}", f"manifest/evaluate/{QUOTED}/export", "")),
+        (key("align", "ppo"), (f"training/align/{QUOTED}/ppo", "", "", f"manifest/align/{QUOTED}/ppo", "")),
+        (key("align", "gate"), ("", f"training/align/{QUOTED}/gate", "", f"manifest/align/{QUOTED}/gate", "")),
+        (
+            key("ablate", "probe", 0),
+            (f"training/ablate/{QUOTED}/probe", "", "", f"manifest/ablate/{QUOTED}/probe/0", ""),
+        ),
+        (
+            key("ablate", "ablate"),
+            ("", "", f"training/ablate/{QUOTED}/ablate", f"manifest/ablate/{QUOTED}/ablate", ""),
+        ),
+        (key("evaluate", "export"), ("", "", "", f"manifest/evaluate/{QUOTED}/export", "")),
     ],
 )
 def test_the_addresses_of_a_task(ti, found):
-    assert [page(ti), manifest(ti), why(ti)] == [f"/gristmill/{one}" if one else "" for one in found]
+    made = [curves(ti), decision(ti, "gate"), decision(ti, "ablate"), manifest(ti), why(ti)]
+    assert made == [f"/gristmill/{one}" if one else "" for one in found]
+    assert run(ti) == f"/gristmill/run/{ti.dag_id}/{QUOTED}"
 
 
 def test_addresses_stand_below_airflows_own(monkeypatch):
@@ -66,10 +68,16 @@ def stored():
 def test_the_api_server_finds_them_on_stored_dags(stored, dag, task, index):
     task = "minhash_sign" if task == "sign" else task
     operator = stored[dag].get_task(task)
-    assert set(operator.extra_links) == {"Page", "Manifest", "Why dropped"}
     ti = key(dag, task, index)
     links = {name: operator.get_extra_links(SimpleNamespace(key=ti), name) for name in operator.extra_links}
-    assert links == {"Page": page(ti), "Manifest": manifest(ti), "Why dropped": why(ti)}
+    assert links == {
+        "Curves": curves(ti),
+        "Gate decision": decision(ti, "gate"),
+        "Comparison of variants": decision(ti, "ablate"),
+        "Funnel and stages": run(ti),
+        "Dropped documents": why(ti),
+        "Manifest": manifest(ti),
+    }
 
 
 def test_other_tasks_have_no_links(stored):
@@ -78,4 +86,4 @@ def test_other_tasks_have_no_links(stored):
 
 def test_the_plugin_registers_them():
     (plugin,) = [one for one in get_plugin_info() if one["name"] == "gristmill"]
-    assert len(plugin["operator_extra_links"]) == 3
+    assert len(plugin["operator_extra_links"]) == 6

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from gristmill_airflow.output import ending, graded, level_of
+from gristmill_airflow.output import awaited, ending, graded, level_of
 
 INFO, WARNING, ERROR, CRITICAL = logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL
 
@@ -105,3 +105,26 @@ def test_what_launchers_say_at_every_start_is_left_out():
 )
 def test_an_exit_code_names_its_signal(code, said):
     assert ending(code) == said
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        (
+            "supervisor: cpu of this machine is in use by ppo all of file:///s/runs/x/recipe.yaml, process 7; this task goes on when that has ended",
+            "the cpu of its machine, in use by ppo all",
+        ),
+        (
+            "supervisor: gpu-0 of this machine is in use by me error: forged; this task goes on when that has ended",
+            "the gpu-0 of its machine, in use by another process",
+        ),
+        (
+            "supervisor: sft all of file:///s/runs/x/recipe.yaml, process 7 still runs this task; this attempt goes on when it has ended",
+            "its earlier attempt to end",
+        ),
+        ("supervisor: killed 2 process(es) that an earlier task had left behind", ""),
+        ("progress pretrain all 1/2 steps 1.0/s", ""),
+    ],
+)
+def test_what_a_task_waits_for(line, what):
+    assert awaited(line) == what

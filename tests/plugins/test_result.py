@@ -31,6 +31,12 @@ GATE = "open: held-out accuracy 0.7"
             {},
             f"gate {GATE}; PPO rejected by ann, 2026",
         ),
+        (
+            "align",
+            {"gate": GATE, "ppo": "the recipe aligns by dpo", "dpo": "held-out accuracy 0.7"},
+            {},
+            f"gate {GATE}; DPO: held-out accuracy 0.7",
+        ),
         ("align", {"gate": "closed", "ppo": "PPO is left out, because the gate is closed"}, {}, "gate closed"),
         (
             "evaluate",

@@ -65,7 +65,13 @@ def xcoms():
 
 
 @pytest.fixture
-def execute(run, monkeypatch, xcoms):
+def pushed():
+    """The same, as (key, value) in the order of publication."""
+    return []
+
+
+@pytest.fixture
+def execute(run, monkeypatch, xcoms, pushed):
     """`execute("ppo", **options)`: run the operator as Airflow would; up to the launch, unless told `commands`, the children's arguments."""
 
     def call(name, commands=None, **options):
@@ -79,7 +85,7 @@ def execute(run, monkeypatch, xcoms):
         monkeypatch.setattr(StageOperator, "log", logging.getLogger("task"))  # Airflow's own goes past `caplog`
         monkeypatch.setattr(StageOperator, "dag_id", STAGES[name].dag)
         operator = StageOperator(stage=name, recipe=run.uri, **options)
-        ti = SimpleNamespace(xcom_push=lambda key, value: xcoms.update({key: value}))
+        ti = SimpleNamespace(xcom_push=lambda key, value: (xcoms.update({key: value}), pushed.append((key, value))))
         return StageOperator.execute.__wrapped__(operator, {"task": operator, "ti": ti})
 
     return call
@@ -136,7 +142,7 @@ def test_a_missing_input_names_the_dag_to_start(run, execute):
 
 @pytest.mark.parametrize(("open_", "outcome"), [(False, AirflowSkipException), (True, Launched)])
 def test_the_gate_decides_about_ppo_alone(run, execute, xcoms, caplog, open_, outcome):
-    for name in ("pack", "preferences", "instructions", "tokenizer", "pretrain"):
+    for name in ("pack", "preferences", "prompts", "instructions", "tokenizer", "pretrain"):
         commit(run, name)
     commit(run, "gate", open=open_, accuracy=0.6, low=0.502, high=0.691, threshold=0.55)
     with pytest.raises(outcome) as ended, caplog.at_level("INFO"):
@@ -188,7 +194,7 @@ def test_a_stage_ends_its_log_with_its_figures_and_keeps_its_childs_levels(run, 
     assert (tmp_path / "gristmill-cpu.lock").exists()
 
 
-def test_a_stage_that_waits_for_the_accelerator_says_for_whom(run, launched, caplog, tmp_path):
+def test_a_stage_that_waits_for_the_accelerator_says_for_whom(run, launched, caplog, tmp_path, pushed):
     with (tmp_path / "gristmill-cpu.lock").open("w") as held:
         held.write("ppo all of file:///runs/x/recipe.yaml, process 7")
         held.flush()
@@ -200,6 +206,7 @@ def test_a_stage_that_waits_for_the_accelerator_says_for_whom(run, launched, cap
         release.join()
     waits = "supervisor: cpu of this machine is in use by ppo all of file:///runs/x/recipe.yaml, process 7; this task goes on when that has ended"
     assert caplog.messages.index(waits) < caplog.messages.index("said after the commit")
+    assert [value for key, value in pushed if key == "waits"] == ["the cpu of its machine, in use by ppo all", ""]
 
 
 @pytest.mark.parametrize(
@@ -418,7 +425,7 @@ def test_publishing_carries_the_crawl_two_uris_and_at_most_six_figures(run):
 
 
 def test_a_refused_ppo_is_skipped_and_says_who_refused_it(run, execute, xcoms):
-    for name in ("pack", "preferences", "instructions", "tokenizer", "pretrain"):
+    for name in ("pack", "preferences", "prompts", "instructions", "tokenizer", "pretrain"):
         commit(run, name)
     commit(run, "gate", open=True, accuracy=0.6, low=0.602, high=0.691, threshold=0.55)
     approval.refuse(run.store, run.task("ppo"), approval.Refusal("ann", "2026-11-22"))
@@ -443,3 +450,10 @@ def test_an_operator_has_airflow_mask_the_secrets_of_its_source(run, monkeypatch
 def test_what_was_asked_for_as_long_as_a_person_waits_is_not_retried():
     with pytest.raises(AirflowFailException, match=r"^down$"), reported(again=False):
         raise StoreError("down")
+
+
+def test_a_stage_in_whose_place_another_aligns_is_skipped(run, execute, xcoms):
+    commit(run, "gate", open=True, accuracy=0.9, low=0.8, high=0.95, threshold=0.5)
+    with pytest.raises(AirflowSkipException, match="the recipe aligns by ppo"):
+        execute("dpo", needs_open_gate=True)
+    assert xcoms == {"summary": "the recipe aligns by ppo"}

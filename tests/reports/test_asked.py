@@ -22,6 +22,7 @@ from reports.asked import (
     conf,
     examine,
     expect,
+    find_unlisted,
     partition_key,
     read_lines,
 )
@@ -95,6 +96,36 @@ def test_an_earlier_run_has_its_crawl(resolve_run, own, tmp_path):
     assert examine(Asked("pretrain", "", (), "A-2024-10", run))[1] == [
         Mistake("crawl", "an earlier run has its own crawl; leave this empty")
     ]
+
+
+def test_a_source_that_cannot_be_listed_is_a_mistake_of_the_line_that_names_it(own, tmp_path):
+    def asked(*lines):
+        return Asked("corpus", own, lines)
+
+    def told(asked, **how):
+        return find_unlisted(asked, examine(asked)[0], **how)
+
+    nowhere = asked("", "crawl.source=/nowhere", f"crawl.source={tmp_path}/gone")
+    assert told(nowhere) == Mistake(
+        "crawl.source",
+        f"{tmp_path}/gone: it is missing or empty; name a folder or prefix with WARC or WET files",
+        2,
+    )
+    assert told(asked()) is None
+    data = asked(f"instructions.data={tmp_path}/none.jsonl")
+    assert told(data, outside=False) is None
+    assert told(data) == Mistake(
+        "instructions.data", f"{tmp_path}/none.jsonl does not exist; check the path, or leave the key out", 0
+    )
+
+
+def test_an_earlier_runs_crawl_is_not_listed_again(resolve_run, own, tmp_path):
+    run = resolve_run(tmp_path / "crawl")
+    (tmp_path / "crawl" / "a.warc.gz").unlink()
+    for lines, key in [((), None), (("pretrain.steps=3",), None), (("crawl.max_files=1",), "")]:
+        asked = Asked("pretrain", "", lines, "", run)
+        found = find_unlisted(asked, examine(asked)[0])
+        assert (found and found.key) == key
 
 
 def test_too_much_text_is_not_read():

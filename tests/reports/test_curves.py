@@ -95,7 +95,7 @@ def test_a_damaged_file_is_a_problem_and_no_error(run: Run, commit: Callable[...
 
 def test_a_stage_without_curves_says_so(run: Run, commit: Callable[..., str]) -> None:
     commit([("metrics.jsonl", Kind.METRICS, b"", 0)])
-    assert curves.read(run, run.task("pretrain")).problem == "it has committed no curves"
+    assert curves.read(run, run.task("pretrain")).problem == "The task has committed no curves."
 
 
 def test_a_running_task_shows_new_points_and_then_falls_silent(run: Run) -> None:
@@ -139,7 +139,8 @@ def test_a_committed_task_is_done_whatever_an_attempt_has_left(run: Run, commit:
 
 def test_the_stage_that_runs_is_shown_first_and_else_the_last_one(run: Run, commit: Callable[..., str]) -> None:
     assert {one.state for one in states(run)} == {"waiting"}
-    assert [one.stage for one in states(run)] == list(curves.STAGES_SHOWN)
+    shown = ["pretrain", "sft", "reward", "gate", "ppo", "judge", "evaluate"]
+    assert [one.stage for one in states(run)] == shown, "without those of ablations and of other ways to align"
     assert stage_to_show(states(run)) is None
     commit([])
     assert states(run)[0] == Shown("pretrain", "done")
@@ -156,7 +157,7 @@ def test_curves_stand_in_charts_by_what_they_measure() -> None:
     names = ["grad_norm", "heldout_loss", "loss", "resumed", "skipped", "epochs/b", "own figure", "epochs/a"]
     assert charts(names) == [
         Chart("Loss", "nats", ("loss", "heldout_loss")),
-        Chart("Norm of the gradients", "before clipping", ("grad_norm",)),
+        Chart("Gradient norm", "before clipping", ("grad_norm",)),
         Chart("Epochs over each source", "epochs", ("epochs/b", "epochs/a")),
         Chart("own figure", "", ("own figure",)),
     ]
@@ -207,3 +208,14 @@ def test_two_million_points_are_read_in_under_a_second(run: Run, commit: Callabl
     found = curves.read(run, run.task("pretrain"))
     assert time.perf_counter() - began < 1.0
     assert found.curves == thinned
+
+
+def test_a_running_task_says_how_far_it_is() -> None:
+    loss = Curve((1, 2, 7), (3.0, 2.0, 1.0), (0.0, 1.0, 2.0))
+    every, left = Curve((2, 7), (50.0, 60.0), (1.0, 2.0)), Curve((7,), (12.5,), (2.0,))
+    assert curves.progress({}) is None
+    assert curves.progress({"loss": loss}) == curves.Progress(7)
+    assert curves.progress({"loss": loss, "all_steps": every}) == curves.Progress(7, 60)
+    assert curves.progress({"loss": loss, "all_steps": every, "left_s": left}) == curves.Progress(7, 60, 12.5)
+    assert curves.charts(["loss", "all_steps", "left_s"]) == [Chart("Loss", "nats", ("loss",))]
+    assert [line.name for line in curves.table({"loss": loss, "all_steps": every})] == ["loss"]

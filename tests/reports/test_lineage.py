@@ -1,5 +1,6 @@
 """The lineage of a stage is walked both ways over whole stages, with figures, gaps and the runs that share it."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from contract.lineage import Group, Node
 from contract.manifest import Attempt, Rows
 from contract.plan import Run
 from reports import lineage
-from reports.lineage import FILES, Kin, Lineage, Step, drawing, of_stage, step_of
+from reports.lineage import FILES, HEIGHT, WIDTH, Kin, Lineage, Step, drawing, of_stage, step_of
 from tests.contract.conftest import make_run  # noqa: F401 - a fixture
 from tests.reports.trained import train
 
@@ -155,7 +156,28 @@ def test_a_line_that_others_imply_is_left_out() -> None:
     drawn = drawing(Lineage("c", steps, back, {}))
     assert len(drawn.lines) == 2
     a, b, c = drawn.boxes
-    assert (a.y, b.y, c.y) == (24, 90, 156)
-    assert drawn.lines[0] == f"M{a.x + 88} 66V66C{a.x + 88} 78 {b.x + 88} 78 {b.x + 88} 90"
+    assert (a.y, b.y, c.y) == (32, 106, 180)
+    assert drawn.lines[0] == f"M{a.x + 88} 74C{a.x + 88} 90 {b.x + 88} 90 {b.x + 88} 106"
     circle = Lineage("a", {"a": steps["a"], "b": steps["b"]}, {"a": ("b",), "b": ("a",)}, {})
     assert len(drawing(circle).boxes) == 2
+
+
+def test_no_line_passes_behind_a_box() -> None:
+    """As in the graph of PPO: preferences lead past sft and pretrain to reward."""
+    back = {
+        "mix": (), "tokenizer": ("mix",), "instructions": ("mix",), "pack": ("tokenizer",), "pretrain": ("pack",),
+        "preferences": ("instructions",), "sft": ("pretrain", "instructions"), "reward": ("sft", "preferences"),
+    }  # fmt: skip
+    steps = {name: Step(name, name, 0, 1) for name in back}
+    drawn = drawing(Lineage("reward", steps, back, {}))
+    assert len(drawn.lines) == sum(map(len, back.values()))
+    passed = 0
+    for line in drawn.lines:
+        points = [tuple(map(int, point)) for point in re.findall(r"(\d+) (\d+)(?=V|C|$)", line)]
+        for (x, top), bottom in zip(points[1:], map(int, re.findall(r"V(\d+)", line)), strict=False):
+            passed += 1
+            assert not [
+                box for box in drawn.boxes if box.y < bottom and box.y + HEIGHT > top and box.x <= x <= box.x + WIDTH
+            ]
+    assert passed >= 3
+    assert all(box.x >= 0 and box.x + WIDTH <= drawn.width for box in drawn.boxes)

@@ -12,6 +12,7 @@ from contract.kinds import Kind
 from contract.manifest import Attempt, File
 from contract.plan import Run
 from contract.results import Checkpoint
+from contract.stages import STAGES
 from contract.store import Store
 from reports import models
 from reports.models import Figure, Seen, main_figure
@@ -44,7 +45,7 @@ def test_the_table_says_what_each_stage_committed(seen: Seen, trained: Run) -> N
     assert [one.stage for one in (ppo, reward, sft, pretrain)] == ["ppo", "reward", "sft", "pretrain"], "newest first"
     assert [one.parameters for one in (ppo, sft, pretrain)] == [1_315_968] * 3
     assert [one.tokens for one in (ppo, reward, sft, pretrain)] == [None, None, 24_843, 490_467]
-    assert ppo.figure == Figure("win rate", 0.78, 0.61, 0.89)
+    assert ppo.figure == Figure("win rate by its own reward model", 0.78, 0.61, 0.89)
     assert reward.figure == Figure("held-out accuracy", 0.96, 0.91, 0.98)
     assert sft.figure == Figure("held-out perplexity of replies", 229.0)
     assert pretrain.figure == Figure("bits per byte", 1.88)
@@ -80,11 +81,19 @@ def test_a_manifest_is_read_once_for_the_table_and_again_for_its_own_page(
     read: list[str] = []
     monkeypatch.setattr(models, "read", lambda store, prefix: read.append(prefix) or manifests.read(store, prefix))
     first = models.table([seen])
-    assert sorted({one.partition("/")[0] for one in read}) == ["evaluate", "export", "ppo", "pretrain", "reward", "sft"]
+    assert sorted({one.partition("/")[0] for one in read}) == [
+        "evaluate",
+        "export",
+        "judge",
+        "ppo",
+        "pretrain",
+        "reward",
+        "sft",
+    ]
     read.clear()
     models._table.cache_clear()
     assert models.table([seen]) == first
-    assert read == []
+    assert {one.partition("/")[0] for one in read} == {"judge"}, "what is not done is asked for again"
     assert models.model(seen, "sft") == first[2]
     assert trained.task("sft").prefix in read
 
@@ -118,7 +127,7 @@ def test_a_damaged_manifest_is_a_row_that_says_so(seen: Seen, trained: Run) -> N
     rows = {one.stage: one for one in models.table([seen])}
     assert "is not a manifest; delete it" in rows["sft"].state
     assert rows["sft"].figure is None
-    assert rows["ppo"].figure == Figure("win rate", 0.78, 0.61, 0.89)
+    assert rows["ppo"].figure == Figure("win rate by its own reward model", 0.78, 0.61, 0.89)
     trained.store.write_bytes(f"{trained.task('pretrain').prefix}/step-x/ignored", b"")
     trained.store.write_bytes(f"pretrain/{trained.task('pretrain').fingerprint}/step-00000005/manifest.json", b"{")
     [checkpoint] = models.checkpoints(seen, "pretrain")
@@ -226,3 +235,18 @@ def test_models_of_a_store_on_s3_are_found_and_sent_alike(make_run: Callable[...
     assert [one.step for one in models.checkpoints(Seen.of("align", "one", run), "pretrain")] == [5]
     file = models.chosen(models.committed(run, "ppo"), "model.safetensors").file
     assert b"".join(models.stream(run.store, file)) == MODEL["model.safetensors"]
+
+
+def test_a_model_of_an_older_version_is_a_row_that_says_so(trained: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    version = STAGES["sft"].version
+    newer = {**STAGES, "sft": replace(STAGES["sft"], version=version + 1)}
+    for name in ("contract.plan.STAGES", "reports.older.STAGES"):
+        monkeypatch.setattr(name, newer)
+    seen = Seen.of("runs", "one", replace(trained))
+    rows = {one.stage: one.state for one in models.table([seen])}
+    assert rows == {
+        "pretrain": "",
+        "sft": f"a result of version {version} is there; this version is {version + 1}; run sft again",
+        "reward": "a result is there that was made from results of older versions; run reward again",
+        "ppo": "a result is there that was made from results of older versions; run ppo again",
+    }

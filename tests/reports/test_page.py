@@ -1,6 +1,6 @@
 """One document of a run: its text, its scores, its way and its twin are those of the committed files."""
 
-from reports.page import document
+from reports.page import UNTOLD, document
 from reports.spans import Span
 from tests.reports.conftest import TEXTS
 
@@ -51,5 +51,20 @@ def test_a_duplicate_stands_beside_the_page_that_stays(searched):
     assert 0.5 < twin.similarity < 1
 
 
+def test_the_similarity_of_long_texts_is_not_computed(searched, monkeypatch):
+    monkeypatch.setattr("reports.page.ALIKE_CHARS", 100)
+    twin = document(searched.run, searched.ids["copy"]).twin
+    assert twin.similarity is None
+    assert any(span.kind == "shared" for span in twin.own)
+
+
 def test_an_unknown_document_is_none(searched):
     assert document(searched.run, "f" * 32) is None
+
+
+def test_a_text_that_cannot_be_compared_says_so(searched, monkeypatch):
+    monkeypatch.setattr("reports.edits.CHARS", 100)
+    found = document(searched.run, searched.ids["hostile"])
+    assert found.notes == (UNTOLD,)
+    assert [span.kind for span in found.text] == [""]
+    assert document(searched.run, searched.ids["tiny"]).notes == ()

@@ -2,16 +2,19 @@
 
 import datetime
 import json
+import time
 from dataclasses import replace
 
 import pytest
 
 from contract.funnel import levels
+from contract.live import points_name
 from contract.manifest import Attempt, Rows
 from contract.recipe import Recipe
 from contract.results import Gate
+from contract.stages import ALIGNING, STAGES
 from reports.done import Done, Unreadable
-from reports.run import compare, overview, settings, stage_row, variants
+from reports.run import LIVE, compare, overview, settings, stage_row, variants
 
 AT = datetime.datetime(2026, 3, 4, tzinfo=datetime.UTC)
 
@@ -134,3 +137,21 @@ def test_the_variants_of_an_ablation_have_names(judged, resolve_run, tmp_path):
         "long, seed 4": "runs/two.long.4/recipe.yaml",
         "comparison": "runs/two.comparison/recipe.yaml",
     }
+
+
+@pytest.mark.parametrize("stage", LIVE)
+def test_a_stage_that_shows_its_curves_runs_until_it_is_silent(judged, resolve_run, stage, monkeypatch):
+    if stage in ALIGNING:
+        judged = resolve_run(judged.recipe.crawl.source, {"align": stage}, "two")
+    judged.store.write_bytes(f"{judged.task(stage).prefix}/attempt-aa/{points_name(0)}", b"")
+    assert overview(judged).of(stage).state == "not run", "its inputs are not done"
+    before = [one for one in STAGES if one not in ("crawl", "extract", "gate")]
+    for task in judged.tasks().values():
+        if task.stage in before[: before.index(stage)]:
+            Attempt(judged, task).commit([])
+    row = overview(judged).of(stage)
+    assert (row.state, row.why) == ("running", "")
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 1200)
+    row = overview(judged).of(stage)
+    assert (row.state, row.why) == ("interrupted", "its last figures are 20 minutes old")

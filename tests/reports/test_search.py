@@ -85,6 +85,9 @@ def test_lists_go_on_page_after_page(searched, size, monkeypatch):
         (Query(reason=KEPT, language="de"), []),
         (Query(reason=KEPT, stage="filter"), sorted([*kept, "copy"], key=ids.get)),
         (Query(address="example.org"), ["brief", "short", "copy", "plain"]),
+        (Query(address="example.org", reason=KEPT), ["plain"]),
+        (Query(address="example.org", words="these"), ["brief"]),
+        (Query(address="e", reason=KEPT), []),
         (Query(words="wordb"), ["copy"]),
         (Query(words="alert(1)"), ["tiny"]),
         (Query(reason="no_such"), []),
@@ -92,6 +95,18 @@ def test_lists_go_on_page_after_page(searched, size, monkeypatch):
         found = list(pages(searched.run, query, size))
         assert [name for page in found for name in names(searched, page)] == every, query
         assert all(len(page.hits) <= size for page in found)
+        assert all(2 * len(page.hits) >= size for page in found if page.after), (
+            "a page with a next one is no empty page"
+        )
+
+
+def test_a_search_by_address_stops_in_time_and_goes_on(searched, monkeypatch):
+    """Rows of what was dropped are read and not told."""
+    monkeypatch.setattr(search, "ADDRESS_S", -1)
+    asked = Query(address="example.org", reason=KEPT)
+    first = search.search(searched.run, asked, 2)
+    assert (first.hits, first.notes) == ((), ("2 rows were looked at for this page. Go on with the next page.",))
+    assert [name for page in pages(searched.run, asked, 2) for name in names(searched, page)] == ["plain"]
 
 
 def test_small_row_groups_change_nothing(searched, monkeypatch, run_stage):
@@ -118,6 +133,12 @@ def test_a_wrong_continuation_is_refused(searched, query):
         search.search(searched.run, query)
 
 
+def test_words_of_kept_documents_are_not_looked_for_and_the_page_says_so(searched):
+    assert search.search(searched.run, Query(words="wordb", reason=KEPT)) == search.Found(
+        (), notes=(search.DROPPED_ONLY,)
+    )
+
+
 def test_a_search_for_words_stops_in_time_and_goes_on(searched, monkeypatch):
     monkeypatch.setattr(search, "WORDS_S", -1)
     first = search.search(searched.run, Query(words="e"))
@@ -132,7 +153,7 @@ def test_results_without_an_index_are_named(searched):
     attempt = Attempt(run, run.task("dedup_substring"))
     attempt.commit([], Rows(read=3, kept=2, dropped=1, reasons={"substring_too_short": 1}))
     assert search.search(run, Query(id="f" * 32)).notes == (
-        "What dedup_substring dropped cannot be searched: it was written before the index. Start the run again.",
+        "What dedup_substring dropped cannot be searched: an older version wrote it without an index. Start the run again.",
     )
 
 

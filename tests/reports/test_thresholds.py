@@ -3,8 +3,7 @@
 import pytest
 
 from contract.errors import InputError
-from contract.manifest import need
-from reports import thresholds
+from reports import indexes, thresholds
 
 
 def test_another_threshold_moves_the_documents_that_filter_would_move(searched):
@@ -45,12 +44,32 @@ def test_what_is_no_threshold_is_refused(searched):
             thresholds.attempt(searched.run, "min_words", limit)
 
 
-def test_results_without_steps_say_so(searched, commit_documents):
-    run = searched.run
-    partition = run.segments[0].partition
-    done = need(run.store, run.task("filter", partition))
-    path = f"{done.prefix}/manifest.json"
-    data = done.model_copy(update={"files": tuple(file for file in done.files if file.kind != "steps")})
-    run.store.write_bytes(path, data.model_dump_json().encode())
-    with pytest.raises(InputError, match="before steps were counted"):
-        thresholds.steps(run, "min_words")
+def test_a_threshold_that_judged_nothing_says_why(searched, commit_documents, monkeypatch):
+    def why(run, setting="min_words"):
+        with pytest.raises(InputError) as found:
+            thresholds.steps(run, setting)
+        return str(found.value).partition(" cannot be tried: ")[2]
+
+    partition = searched.run.segments[0].partition
+    searched.run.store.delete(f"{searched.run.task('filter', partition).prefix}/manifest.json")
+    monkeypatch.setattr(indexes, "_REMEMBERED", indexes._Remembered())
+    assert why(searched.run) == "filter is not done yet."
+    commit_documents(searched.run, "filter", partition, [])
+    assert why(searched.run) == "filter was given no document."
+
+
+@pytest.mark.parametrize(
+    ("overrides", "setting", "why"),
+    [
+        ({"filter.bloom.enabled": True}, "bloom.max_perplexity", "the score perplexity; score measures it only if score.perplexity_model is set."),
+        ({"filter.gopher_quality.enabled": True}, "gopher_quality.min_stop_words", "the score stop_words; score did not measure it."),
+    ],
+)  # fmt: skip
+def test_a_score_that_was_not_measured_is_named(
+    scored_run, make_document, run_stage, without_spark, overrides, setting, why
+):
+    run = scored_run([[make_document("a b c", language="eo")]], overrides)
+    run_stage(run, "filter")
+    with pytest.raises(InputError, match=f"no document in whose language the rule is asked has {why}"):
+        thresholds.steps(run, setting)
+    assert thresholds.steps(run, "min_words").documents == (1,)

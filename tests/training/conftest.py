@@ -154,7 +154,7 @@ def corpus_store(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Run]
         run = resolve(str(recipe), f"run-{zlib.crc32(repr(given).encode()):08x}", given)
         if not run.store.exists(f"{run.task('pack').prefix}/manifest.json"):
             commit_corpus(run)
-        for stage in ("instructions", "preferences"):
+        for stage in ("instructions", "preferences", "prompts"):
             task = run.task(stage)
             if find(run.store, task) is None:
                 made = spark_job.Job(only_declared(run, stage), task, Attempt(run, task))
@@ -308,6 +308,10 @@ def final_tensors(
     return run
 
 
+OF_MACHINE = ("step_s", "memory_bytes", "sampled_tokens_per_s", "learned_tokens_per_s", "sampling_share")
+"""Curves that no second run repeats."""
+
+
 def read_curves(job: Job) -> dict[str, list[tuple[int, float]]]:
     """The (step, value) rows of every curve that a finished job committed."""
     (file,) = need(job.store, job.task).of("metrics")
@@ -325,9 +329,7 @@ def committed_tensors(job: Job) -> dict[str, "torch.Tensor"]:
     manifest = need(job.store, job.task)
     files = [job.scratch.download(file) for file in manifest.files if file.path.endswith(".safetensors")]
     found = {f"{path.name}/{name}": tensor for path in files for name, tensor in load_file(path).items()}
-    rows_of = {
-        name: rows for name, rows in read_curves(job).items() if name not in ("step_s", "memory_bytes", "resumed")
-    }
+    rows_of = {name: rows for name, rows in read_curves(job).items() if name not in (*OF_MACHINE, "resumed")}
     found |= {f"curve/{name}": torch.tensor(rows, dtype=torch.float64) for name, rows in rows_of.items()}
     for name, value in manifest.metrics.items():
         if isinstance(value, int | float) and name != "seconds":

@@ -1,10 +1,12 @@
 """What `estimate` says, against the models that are built, DeepSpeed's settings, and known answers."""
 
 import json
+import math
 import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -80,9 +82,20 @@ def test_tuning_counts_examples() -> None:
 
 
 def test_pairs_are_two_rows_and_some_are_held_out() -> None:
-    one = estimate.reward(base("preferences.max_examples=1000"))
+    one = estimate.reward(base("preferences.max_examples=1000", "judge.share=0"))
     assert (one.parameters, one.steps, one.tokens) == (109_530_625, 25, 2 * 25 * 32 * 512)
     assert one.memory.logits == 0
+
+
+def test_the_judge_learns_from_its_share_of_the_pairs() -> None:
+    recipe = base("preferences.max_examples=1000", "judge.share=0.25")
+    first, second = estimate.reward(recipe), estimate.judge(recipe)
+    assert (first.steps, second.steps) == (math.ceil(600 / 32), math.ceil(200 / 32))
+    assert first.memory == second.memory
+    told = "\n".join(estimate.report(recipe, H100, 0.4))
+    assert "judge fits" in told
+    alone = base("preferences.max_examples=1000", "judge.share=0")
+    assert "judge" not in "\n".join(estimate.report(alone, H100, 0.4))
 
 
 def test_a_file_of_examples_is_not_counted_before_it_is_read(tmp_path: Path) -> None:
@@ -221,7 +234,8 @@ def test_a_head_that_only_the_model_applies_makes_all_logits_at_once(kind: str, 
     heads = {"num_attention_heads": 8, "num_key_value_heads": 8}
     (tmp_path / "config.json").write_text(json.dumps({"model_type": kind, **heads, **shape, "vocab_size": 50_000}))
     recipe = estimate.with_started(recipe)
-    learnt = {"pretrain": 16 * 2048, "sft": 8 * 1024, "ppo": 32 * 2048}
+    # PPO's replies always have whole logits: four rows of 128 tokens and one before, beside the text.
+    learnt = {"pretrain": 16 * 2048, "sft": 8 * 1024, "ppo": 32 * 2048 + 4 * 129}
     for one in (estimate.pretrain(recipe), estimate.sft(recipe), estimate.ppo(recipe, H100)):
         assert (one.memory.logits == 16 * 50_000 * learnt[one.stage]) == whole, one.stage
     measured = estimate.evaluate(recipe).memory.logits
@@ -239,6 +253,42 @@ def test_a_teacher_makes_all_logits_at_once(tmp_path: Path) -> None:
     taught = estimate.pretrain(base(f"pretrain.distill.teacher={tmp_path}"))
     assert taught.memory.logits == 16 * 32_000 * 16 * 2048
     assert estimate.most(taught.memory) == "logits"
+
+
+def test_adapters_leave_room_for_a_larger_model() -> None:
+    on = "{enabled: true, rank: 16}"
+    for stage, settings in (("ppo", ("ppo.lora=" + on,)), ("grpo", ("grpo.lora=" + on,)), ("dpo", ("dpo.lora=" + on,))):
+        plain, lean = base(f"align={stage}"), base(f"align={stage}", *settings)
+        one, other = (estimate.aligned(recipe, H100).memory for recipe in (plain, lean))
+        assert other.total < one.total, stage
+        count = parameters(plain.pretrain.model, 32_000)
+        assert one.optimizer - other.optimizer > 11 * count / 8, "the moments of the policy, over eight processes"
+        smaller, larger = (estimate.largest(recipe, H100) for recipe in (plain, lean))
+        assert smaller is not None
+        assert larger is not None
+        assert larger.parameters > smaller.parameters
+    whole, few = (estimate.sft(one).memory for one in (base(), base("sft.lora=" + on)))
+    assert few.optimizer + few.gradients < 0.1 * (whole.optimizer + whole.gradients)
+
+
+def test_the_largest_model_fits_and_the_next_one_does_not() -> None:
+    recipe = base()
+    found = estimate.largest(recipe, H100)
+    assert found is not None
+
+    def memory(depth: int) -> float:
+        shape = Model(depth=depth)
+        return estimate.aligned(
+            recipe.model_copy(update={"pretrain": recipe.pretrain.model_copy(update={"model": shape})}), H100
+        ).memory.total
+
+    [depth] = [depth for depth in range(1, 200) if parameters(Model(depth=depth), 32_000) == found.parameters]
+    assert memory(depth) == found.memory.total <= H100.memory < memory(depth + 1)
+    spared = estimate.largest(base("ppo.critic=head", "ppo.offload_frozen=true"), H100)
+    assert spared is not None
+    assert spared.parameters > found.parameters
+    assert estimate.largest(recipe, replace(H100, memory=1e6)) is None
+    assert "ppo: no model fits" in "\n".join(estimate.report(recipe, replace(H100, memory=1e6), 0.4))
 
 
 def test_what_takes_most_is_named_with_what_helps(capsys: pytest.CaptureFixture[str]) -> None:

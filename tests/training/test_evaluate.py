@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from contract.approval import Refusal, refuse
+from contract.conversation import Turn
 from contract.errors import Interrupted
 from contract.kinds import Kind
 from contract.manifest import Attempt, find
@@ -18,6 +19,7 @@ from evals.compare import win_rate
 from tests.declared import only_declared
 from training import evaluate, gate, reward
 from training.chat.template import open_chat
+from training.data.examples import distinct_prompts, read_pairs
 from training.data.reading import TokenData
 from training.engine.job import Job
 from training.models import llama as model
@@ -31,7 +33,13 @@ def result(job: Job) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
 
 def test_figures_equal_a_direct_computation(align: Callable[..., Job]) -> None:
-    job = align("evaluate", "evaluate.sequences=10", "evaluate.prompts=20", "evaluate.engine.micro_batch=4")
+    job = align(
+        "evaluate",
+        "evaluate.sequences=10",
+        "evaluate.prompts=20",
+        "evaluate.samples=20",
+        "evaluate.engine.micro_batch=4",
+    )
     evaluate.run(job)
     metrics, samples = result(job)
     module, data, chat = (
@@ -55,12 +63,32 @@ def test_figures_equal_a_direct_computation(align: Callable[..., Job]) -> None:
     assert metrics["bits_per_byte_sft"] == pytest.approx(nats / math.log(2) / size, rel=1e-4)
     assert {"perplexity_pretrain", "perplexity_ppo", "worse_sft", "worse_ppo"} <= metrics.keys()
     assert 0 <= metrics["win_rate_low"] <= metrics["win_rate"] <= metrics["win_rate_high"] <= 1
+    assert 0 <= metrics["judge_win_rate_low"] <= metrics["judge_win_rate"] <= metrics["judge_win_rate_high"] <= 1
+    # Both win rates from the replies' rewards by each of the two reward models, which are not the same.
+    for stage, name in (("reward", "win_rate"), ("judge", "judge_win_rate")):
+        both = [[row[f"{stage}_{when}"] for row in samples] for when in ("before", "after")]
+        judge = reward.load_reward_model(job, job.manifest(stage)).eval()
+        rows = range(20)
+        held = read_pairs(job, Kind.HELDOUT_PAIRS)
+        asked = [held[row].prompt for row in distinct_prompts(held, 20)]
+        prompts = [chat.prompt(turns, 24) for turns in asked]
+        replied = {
+            one: evaluate.reply(job, model.load_model(job, job.manifest(one)), prompts, chat) for one in ("sft", "ppo")
+        }
+        given = [evaluate.rewards(job, judge, asked, prompts, one.ids, chat) for one in replied.values()]
+        assert metrics[name] == pytest.approx(sum(given[1][row] > given[0][row] for row in rows) / 20)
+        assert [given[0][:20], given[1][:20]] == [pytest.approx(one, abs=1e-4) for one in both]
+        assert [metrics[f"{stage}_sft"], metrics[f"{stage}_ppo"]] == pytest.approx([sum(one) / 20 for one in given])
+    assert samples[0]["reward_before"] != samples[0]["judge_before"]
     assert metrics["prompts"] == 20
-    assert len(samples) == 3
-    assert all(set(row) == {"prompt", "before", "after", "reward_before", "reward_after"} for row in samples)
+    assert len(samples) == 20
+    whose = ("", "reward_", "judge_")
+    assert all(
+        set(row) == {"prompt", *(f"{one}{when}" for one in whose for when in ("before", "after"))} for row in samples
+    )
     replies = [row[when] for row in samples for when in ("before", "after")]
     assert sum(bool(reply) for reply in replies) >= 5, "a model of 60 steps may end a reply at once"
-    assert len({row["prompt"] for row in samples}) == 3
+    assert len({row["prompt"] for row in samples}) == 20
 
 
 def test_a_closed_gate_leaves_the_sft_model(align: Callable[..., Job]) -> None:
@@ -111,13 +139,24 @@ def test_equal_models_get_equal_replies(align: Callable[..., Job]) -> None:
     """The same random numbers for every model: what differs between two models' replies is the models'."""
     job = align("evaluate")
     chat = open_chat(job)
-    judge = reward.load_reward_model(job, job.manifest("reward")).eval()
     prompts = [[chat.role("user"), 70 + row, chat.role("assistant")] for row in range(5)]
     module = model.load_model(job, job.manifest("sft")).eval()
-    first, again = (evaluate.reply(job, module, judge, prompts, chat) for _ in range(2))
+    first, again = (evaluate.reply(job, module, prompts, chat) for _ in range(2))
     assert first == again
     assert len({tuple(ids) for ids in first.ids}) == 5
-    assert win_rate(first.rewards, again.rewards)["win_rate"] == 0.5
+    judge = reward.load_reward_model(job, job.manifest("reward")).eval()
+    asked = [(Turn("user", str(row)),) for row in range(5)]
+    given = [evaluate.rewards(job, judge, asked, prompts, one.ids, chat) for one in (first, again)]
+    assert win_rate(*given, range(5))["win_rate"] == 0.5
+
+
+def test_without_a_judge_only_the_reward_model_is_asked(align: Callable[..., Job]) -> None:
+    job = align("evaluate", "judge.share=0", "ppo.steps=1")
+    evaluate.run(job)
+    metrics, samples = result(job)
+    assert metrics["win_rate"] is not None
+    assert not any(name.startswith("judge") for name in metrics)
+    assert all(row["judge_before"] is None and row["reward_before"] is not None for row in samples)
 
 
 def test_two_processes_measure_what_one_does(
@@ -136,5 +175,6 @@ def test_two_processes_measure_what_one_does(
     assert [row["reward_before"] for row in replies] == pytest.approx(
         [row["reward_before"] for row in expected], rel=1e-4
     )
+    assert two.pop("aligned_by") == one.pop("aligned_by") == "ppo"
     assert two.keys() == one.keys()
     assert two == pytest.approx(one, rel=1e-4)

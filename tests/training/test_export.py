@@ -1,12 +1,15 @@
 """The exported folder, opened as a stranger would: by transformers' Auto classes, without this project."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from contract import results
 from contract.approval import Refusal, refuse
 from contract.chat import SPECIAL_TOKENS
 from contract.conversation import Turn
@@ -95,11 +98,40 @@ def test_tokens_and_generation_settings(opened: tuple[Job, Path]) -> None:
 def test_the_card_tells_where_the_model_is_from(opened: tuple[Job, Path]) -> None:
     job, folder = opened
     card = (folder / "README.md").read_text()
-    for stage in ("mix", "tokenizer", "pack", "pretrain", "sft", "reward", "gate", "ppo"):
+    for stage in ("mix", "tokenizer", "pack", "pretrain", "sft", "reward", "gate", "ppo", "judge", "evaluate"):
         assert f"| {stage} | all | `{job.attempt.run.task(stage).fingerprint}` |" in card
     assert job.task.fingerprint in card
     assert job.attempt.run.uri in card
     assert "| reward_last |" in card
+    measured = results.Evaluate.of(job.manifest("evaluate"))
+    for whose, won in (
+        ("the reward model that PPO optimised", measured.win_rate),
+        ("the judge, a second reward model that PPO never saw", measured.judge_win_rate),
+    ):
+        assert f"| {whose} | {won:.4g} | " in card
+    assert "kept back" not in card
+
+
+@pytest.mark.parametrize(
+    ("bounds", "stage", "why"),
+    [
+        ("export.at_most={perplexity_ppo: 0.5}", "sft", r"perplexity_ppo [\d.]+ is above 0.5"),
+        ("export.at_least={judge_win_rate: 1.5}", "sft", r"judge_win_rate [\d.]+ is under 1.5"),
+        ("export.at_least={judge_win_rate_high: 0.0, prompts: 1}", "ppo", ""),
+    ],
+)
+def test_a_figure_of_evaluate_beyond_its_bound_keeps_ppos_model_back(
+    bounds: str, stage: str, why: str, align: Callable[..., Job]
+) -> None:
+    job = align("export", bounds)
+    folder = exported(job)
+    result = results.Export.of(need(job.store, job.task))
+    assert result.stage == stage
+    assert re.fullmatch(why, result.kept_back)
+    card = (folder / "README.md").read_text()
+    assert (f"PPO's model is kept back: {result.kept_back}." in card) == bool(why)
+    exact, ours = load_file(folder / "model.safetensors"), model.load_model(job, job.manifest(stage)).state_dict()
+    assert torch.equal(exact["model.norm.weight"], ours["model.norm.weight"])
 
 
 def test_every_ancestor_comes_once_and_after_what_it_reads(align: Callable[..., Job]) -> None:

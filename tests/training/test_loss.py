@@ -405,3 +405,61 @@ def test_explained_variance() -> None:
     barely, less = (torch.tensor([[-one, one]], dtype=torch.float64) for one in (1.1e-4, 0.9e-4))
     assert loss.explained_variance(barely / 2, barely, torch.ones(1, 2)) == pytest.approx(0.75)
     assert loss.explained_variance(less / 2, less, torch.ones(1, 2)) == 0.0
+
+
+def test_k3_is_never_negative_and_in_expectation_the_kl_divergence() -> None:
+    policy, reference = torch.tensor([0.6, 0.3, 0.1]), torch.tensor([0.2, 0.3, 0.5])
+    found = loss.kl_k3(policy.log(), reference.log())
+    assert float(found.min()) >= 0
+    # 1/3 - 1 + log 3, 0, 5 - 1 - log 5
+    assert found.tolist() == pytest.approx([1 / 3 - 1 + math.log(3), 0.0, 4 - math.log(5)], abs=1e-6)
+    exact = sum(p * math.log(p / q) for p, q in zip(policy.tolist(), reference.tolist(), strict=True))
+    assert float((policy * found).sum()) == pytest.approx(exact)
+    plain = loss.kl_penalty(policy.log(), reference.log())
+    spread = [float((policy * (one - exact) ** 2).sum()) for one in (found, plain)]
+    assert spread[0] < spread[1], "its variance is smaller"
+
+
+def test_moments_of_parts_are_those_of_the_whole() -> None:
+    values = torch.tensor([3.0, 5.0, -1.0, 2.0, 2.0, 7.0])
+    found = loss.Moments()
+    for part in (values[:1], values[1:1], values[1:4], values[4:]):
+        found = found.seen(part)
+    assert (found.count, found.mean) == (6, pytest.approx(3.0))
+    assert found.squares == pytest.approx(0 + 4 + 16 + 1 + 1 + 16)
+    deviation = math.sqrt(38 / 6)
+    assert found.scaled(torch.tensor([3.0, 3 + deviation])).tolist() == pytest.approx([0, 1])
+    assert found.scaled(torch.tensor([3 + 9 * deviation, -40.0]), clip=2.0).tolist() == [2.0, -2.0]
+    large = loss.Moments().seen(torch.tensor([1e6, 1e6 + 1, 1e6 + 2]))
+    assert large.squares == pytest.approx(2.0), "in float64"
+
+
+def test_group_advantages_by_hand() -> None:
+    scores = torch.tensor([1.0, 0.0, 0.0, 1.0, 5.0, 5.0, 5.0, 5.0, 3.0, 1.0, 1.0, 1.0])
+    found = loss.group_advantages(scores, 4).tolist()
+    root = math.sqrt(3)  # of the last group: mean 1.5, variance 0.75
+    assert found == pytest.approx([1, -1, -1, 1, 0, 0, 0, 0, root, -1 / root, -1 / root, -1 / root], abs=1e-6)
+    assert loss.group_advantages(scores, 4, by_deviation=False).tolist()[8:] == [1.5, -0.5, -0.5, -0.5]
+
+
+def test_dpo_loss_and_gradient_by_hand() -> None:
+    chosen, rejected = torch.tensor([-3.0, -1.0], requires_grad=True), torch.tensor([-4.0, -1.0], requires_grad=True)
+    reference = torch.tensor([-4.0, -1.0]), torch.tensor([-2.0, -1.0])
+    found, better, worse = loss.dpo_loss((chosen, rejected), reference, beta=0.5)
+    # r_w = 0.5 (-3 + 4), r_l = 0.5 (-4 + 2): the margin is 1.5; in the second pair nothing has moved.
+    assert (better.tolist(), worse.tolist()) == ([0.5, 0.0], [-1.0, 0.0])
+    assert found.tolist() == pytest.approx([math.log(1 + math.exp(-1.5)), math.log(2)])
+    found.sum().backward()
+    # d loss / d log pi(y_w) = -beta sigmoid(-margin), and the opposite for y_l (Rafailov et al. 2023, section 4)
+    sigmoid = 1 / (1 + math.exp(1.5))
+    assert chosen.grad is not None
+    assert rejected.grad is not None
+    assert chosen.grad.tolist() == pytest.approx([-0.5 * sigmoid, -0.25])
+    assert rejected.grad.tolist() == pytest.approx([0.5 * sigmoid, 0.25])
+    smooth, *_ = loss.dpo_loss((chosen, rejected), reference, beta=0.5, smoothing=0.1)
+    assert smooth.tolist()[0] == pytest.approx(0.9 * math.log(1 + math.exp(-1.5)) + 0.1 * math.log(1 + math.exp(1.5)))
+
+
+def test_best_of_one_is_the_model_itself() -> None:
+    assert loss.best_of_kl(1) == 0.0
+    assert loss.best_of_kl(4) == pytest.approx(math.log(4) - 0.75)

@@ -6,7 +6,7 @@ objects, and then tokens, only when it is asked for.
 """
 
 import os
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Collection, Container, Iterator, Sequence
 from typing import Any, Generic, TypeVar, overload
 
 import pyarrow as pa
@@ -15,7 +15,7 @@ import xxhash
 from contract.conversation import Conversation, Preference, Turn
 from contract.kinds import Kind
 from contract.private import private_lock
-from contract.schema import CHATS, PAIRS
+from contract.schema import CHATS, PAIRS, PROMPTS
 from contract.tables import read_batches
 from training.engine.job import Job
 
@@ -74,11 +74,42 @@ def read_chats(job: Job, kind: Kind) -> Examples[Conversation]:
     return Examples(_table(job, "instructions", kind, CHATS), lambda row: _turns(row["turns"]))
 
 
-def read_pairs(job: Job, kind: Kind) -> Examples[Preference]:
-    """The preferences of kind `pairs` or `heldout_pairs`. Raises DamagedError if a table is not as it was committed."""
+def read_pairs(job: Job, kind: Kind, but: Collection[str] = ()) -> Examples[Preference]:
+    """The preferences of kind `pairs` or `heldout_pairs`, but for those of some tasks.
+
+    Raises DamagedError if a table is not as it was committed.
+    """
+    table = _table(job, "preferences", kind, PAIRS)
+    kept = [number for number, task in enumerate(table["task"].to_pylist()) if task not in but] if but else None
     return Examples(
-        _table(job, "preferences", kind, PAIRS),
-        lambda row: Preference(_turns(row["prompt"]), row["chosen"], row["rejected"]),
+        table,
+        lambda row: Preference(
+            _turns(row["prompt"]),
+            row["chosen"],
+            row["rejected"],
+            row["task"],
+            row["chosen_score"],
+            row["rejected_score"],
+        ),
+        kept,
+    )
+
+
+def own_pairs(job: Job, kind: Kind) -> Examples[Preference]:
+    """The same without public comparisons, from which only reward models learn."""
+    return read_pairs(job, kind, job.setting("reward.pretrain_tasks"))
+
+
+def read_tasks(job: Job, kind: Kind) -> list[str]:
+    """The task of each chat of kind `chats` or `heldout_chats`, in the order of `read_chats`."""
+    found: list[str] = _table(job, "instructions", kind, CHATS)["task"].to_pylist()
+    return found
+
+
+def read_prompts(job: Job) -> Examples[tuple[Conversation, tuple[str, ...]]]:
+    """The prompts that `prompts` committed, with their known answers: none, if the recipe names no file of them."""
+    return Examples(
+        _table(job, "prompts", Kind.PROMPTS, PROMPTS), lambda row: (_turns(row["prompt"]), tuple(row["answers"]))
     )
 
 
@@ -89,11 +120,16 @@ def distinct_prompts(pairs: Examples[Preference], most: int | None = None) -> li
     for number, pair in enumerate(pairs):
         if len(found) == most:
             break
-        key = xxhash.xxh3_64_intdigest("\0".join(f"{turn.role}\0{turn.text}" for turn in pair.prompt).encode())
+        key = prompt_key(pair.prompt)
         if key not in seen:
             seen.add(key)
             found.append(number)
     return found
+
+
+def prompt_key(prompt: Conversation) -> int:
+    """64 bits that stand for a whole prompt."""
+    return xxhash.xxh3_64_intdigest("\0".join(f"{turn.role}\0{turn.text}" for turn in prompt).encode())
 
 
 def _table(job: Job, stage: str, kind: Kind, schema: pa.Schema) -> pa.Table:

@@ -111,6 +111,24 @@ def kept_at(job: Job, step: int, elsewhere: str | None) -> str | None:
     return next((one for one in found if job.store.exists(f"{one}/manifest.json")), None)
 
 
+def take_weights(job: Job, step: int, engines: Mapping[str, Engine]) -> bool:
+    """Put the weights of the checkpoint of a step into engines, to commit them; whether that could be done.
+
+    It cannot if the checkpoint was not kept or is damaged. Moments go along; nothing else changes.
+    """
+    job.behind.wait()
+    job.ranks.sum(0.0)  # so that no process looks before the one that uploads has ended
+    kept = job.ranks.share(kept_at(job, step, None) if job.ranks.rank == 0 else None)
+    look = _look(job, kept) if kept else None
+    worst = max(job.ranks.gather(look.state if look else _State.GONE))
+    if worst is not _State.WHOLE or look is None or look.opened is None:
+        return False
+    state = look.opened.state
+    for name, engine in engines.items():
+        zero.write(engine.deepspeed, partial(look.opened.shards.tensors, name), state["engines"][name]["updates"])
+    return True
+
+
 def _stop(job: Job, step: int, last: int, save_now: Callable[[], None]) -> None:
     """Save if there is time for it, let the upload end, and raise Interrupted."""
     behind, grace = job.behind, job.grace_s

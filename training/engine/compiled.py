@@ -30,7 +30,7 @@ def why_not(stage: str, zero_stage: int, compiler: bool) -> str | None:
     """Why a stage cannot compile its model; None if it can."""
     if zero_stage == 3:
         return "ZeRO 3 gathers the weights of each layer between its operations"
-    if stage == "ppo":
+    if stage in ("ppo", "grpo"):
         return "replies grow token by token, and each length would be compiled"
     return None if compiler else f"this machine has no compiler: {COMPILERS}"
 

@@ -27,6 +27,8 @@ class Curves:
 
     points: list[Point] = field(default_factory=list)
     clock: Callable[[], float] = time.time
+    steps: int | None = None
+    """How many steps the stage takes in all; None if it is not known. Shown while it runs, and not committed."""
     _waiting: "list[tuple[int, Mapping[str, Tensor], Mapping[str, float], float]]" = field(default_factory=list)
 
     def add_later(self, step: int, shares: "Mapping[str, Tensor]", **values: float) -> None:

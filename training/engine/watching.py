@@ -13,12 +13,13 @@ import os
 import re
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from contract.errors import GristmillError
 from contract.fetch import warn
-from contract.live import EVERY, curves_name, points_name
+from contract.live import ALL_STEPS, EVERY, LEFT_S, curves_name, points_name
 from contract.masking import masked_words
 from contract.metrics import GROWTH, SLOWEST_S, Point, charted, dump_points
 from contract.printable import printable
@@ -27,6 +28,7 @@ from training.engine.events import event_name, write_events
 from training.engine.job import Job
 
 EVERY_S = 3.0
+PACE = 20  # of the newest files, over which the pace of the steps is taken
 END_S = 30.0  # from the end of a stage's work, for all that its watchers still do
 
 
@@ -47,18 +49,32 @@ class StoreWatcher:
     def __init__(self, job: Job) -> None:
         self._job, self._number = job, 0
         self._folder, self._thinner = job.scratch.fresh("live"), Thinner()
+        self._newest: deque[Point] = deque(maxlen=PACE)  # of each file
 
     def add(self, points: Sequence[Point]) -> None:
         store, number = self._job.store, self._number
+        points = [*points, *self._progress(points[-1])]
         self._thinner.add(points)
         if number % EVERY == EVERY - 1:
             store.write_bytes(self._job.attempt.path(curves_name(number)), dump_curves(self._thinner.curves()))
         store.write_bytes(self._job.attempt.path(points_name(number)), dump_points(points))
         self._number += 1
         local = self._folder / event_name(number)
-        write_events(local, points)
+        write_events(local, [point for point in points if point.name not in (ALL_STEPS, LEFT_S)])
         store.write_bytes(self._job.attempt.path(f"live/{local.name}"), local.read_bytes())
         local.unlink()
+
+    def _progress(self, last: Point) -> Iterator[Point]:
+        """All steps of the stage, and the seconds that the steps after `last` take at the pace of the newest files."""
+        steps = self._job.curves.steps
+        if steps is None:
+            return
+        yield Point(last.step, ALL_STEPS, float(steps), last.time)
+        self._newest.append(last)
+        first = self._newest[0]
+        if last.step > first.step:
+            pace = (last.time - first.time) / (last.step - first.step)
+            yield Point(last.step, LEFT_S, (steps - last.step) * pace, last.time)
 
     def close(self) -> None:
         self._job.store.delete(self._job.attempt.path("live"))

@@ -22,7 +22,7 @@ from contract.errors import InputError
 from contract.kinds import Kind
 from contract.manifest import Manifest
 from contract.settings.training import Engine, Model
-from training.chat.template import Chat
+from training.chat.template import TEMPLATE_FILE, Chat
 from training.data.order import round_keys
 from training.engine.compiled import COMPILERS, has_compiler
 from training.engine.engine import DTYPES
@@ -288,14 +288,17 @@ def save(
     if rank == 0:
         own = save_places(folder, dict(weights or module.state_dict()))
         # Under the names of the parameters, by which ZeRO 3 reads them one at a time; only `export` uses older ones.
-        names = {"save_original_format": False} if isinstance(module, PreTrainedModel) else {}
-        module.save_pretrained(folder, state_dict=own, **names)  # type: ignore[operator]
+        plain = isinstance(module, PreTrainedModel)  # a reward model is none
+        more: dict[str, Any] = {"save_original_format": False} if plain else {"pad": chat.pad}
+        module.save_pretrained(folder, state_dict=own, **more)  # type: ignore[operator]
         described = json.loads((folder / "config.json").read_text())
         described["dtype"] = "float32"
         if described.pop(PLACES, None):
             described["architectures"] = ["LlamaForCausalLM"]
         (folder / "config.json").write_text(json.dumps(described, indent=2))
         shutil.copyfile(chat.path, folder / "tokenizer.json")
+        if chat.template is not None:
+            (folder / TEMPLATE_FILE).write_text(chat.jinja)
         named = {"eos_token": chat.special["end_of_text"], "pad_token": chat.special["pad"]}
         describe = {"tokenizer_class": "PreTrainedTokenizerFast", **named}
         (folder / "tokenizer_config.json").write_text(json.dumps(describe, indent=1))

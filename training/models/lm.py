@@ -118,9 +118,9 @@ def learn(job: "Job", engine: "Engine", batch: Batch, teacher: "Teacher | None" 
     parts = engine.accumulation * job.ranks.replicas
     count, routing = batch.count / parts, routing_of(engine.module)
     if engine.pipeline:
-        return {"loss": _learn_in_stages(engine, engine.pipeline, list(batch.split(engine.micro_batch)), count) / parts}
+        return {"loss": _learn_in_stages(engine, engine.pipeline, parts_of(engine, batch), count) / parts}
     shares: dict[str, Tensor] = {}
-    for part in batch.split(engine.micro_batch):
+    for part in parts_of(engine, batch):
         summed, told = _losses(engine, part, teacher, job.ranks.device)
         loss = summed / count
         figures = {name: one.detach() / batch.count for name, one in told.items()}
@@ -130,6 +130,12 @@ def learn(job: "Job", engine: "Engine", batch: Batch, teacher: "Teacher | None" 
         shares = {name: shares.get(name, 0) + one.double() * job.ranks.speaks for name, one in figures.items()}
         engine.backward(loss)
     return shares
+
+
+def parts_of(engine: "Engine", batch: Batch) -> list[Batch]:
+    """The rows of one process as the equal parts that the engine accumulates: micro-batches, or less if packed."""
+    rows = -(-len(batch.tokens) // engine.accumulation)
+    return list(batch.filled(rows * engine.accumulation).split(rows))
 
 
 def _losses(

@@ -14,11 +14,18 @@ ROUNDING = 1e-3
 """Under ZeRO 3: the share of what its own tokens move a logit, below which a difference is rounding."""
 
 
-def check_sight(module: Any, boundaries: bool, device: torch.device, key: str = "pretrain.start_from") -> None:
+def check_sight(
+    module: Any,
+    boundaries: bool,
+    device: torch.device,
+    key: str = "pretrain.start_from",
+    instead: str = "set pretrain.boundaries to false",
+) -> None:
     """Raise InputError, which begins with a setting's key, if a model sees what it must not.
 
     No logit may depend on a later token, or, with `boundaries`, on another document of its row. The module must be
-    whole, on the device. Every process calls it, because under ZeRO 3 they make the forward passes together.
+    whole, on the device. Every process calls it, because under ZeRO 3 they make the forward passes together. `instead`
+    is what else a recipe can do.
     """
     tokens = torch.arange(2 * SEEN).reshape(2, SEEN).to(device) % module.config.vocab_size
     begins = SEEN // 2 if boundaries else 0
@@ -26,7 +33,7 @@ def check_sight(module: Any, boundaries: bool, device: torch.device, key: str = 
     restarting = torch.where(places < begins, places, places - begins).expand(2, -1)
     known = kept_apart(module, restarting, device) if boundaries else {}
     kind = f"{key}: a model of type {module.config.model_type!r}"
-    mixes, instead = f"{kind} cannot keep the documents of a row apart", "set pretrain.boundaries to false"
+    mixes = f"{kind} cannot keep the documents of a row apart"
     sharded = any(hasattr(one, "ds_id") for one in module.parameters())
     training, at = module.training, SEEN - 3
     module.eval()

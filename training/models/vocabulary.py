@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from transformers import CONFIG_MAPPING
 from contract.errors import InputError
 from contract.kinds import Kind
 from contract.results import Tokenizer as TokenizerResult
-from contract.settings.training import Pretrain
+from contract.settings.training import Pretrain, Sft
 from contract.vocabulary import vocabulary
 from training.chat.template import Chat
 from training.engine.engine import Engine
@@ -56,6 +56,49 @@ def started(job: Job, chat: Chat) -> tuple[Any, int]:
             "pretrain.new_rows_first: the tokenizer has no new tokens, so there are no new rows; leave it out"
         )
     return module, old
+
+
+def brought(job: Job, chat: Chat, folder: Path, settings: Sft, make: Callable[[Path, Job], Any] | None) -> Any:
+    """The model of `sft.start_from`, whose tokenizer must be the run's. make: loads it in another way than in float32.
+
+    Raises InputError if the folder holds no causal model in safetensors, or one with another tokenizer.
+    """
+    key, uri = "sft.start_from", settings.start_from or ""
+    base = base_tokenizer(job, chat)
+    check_tokenizer(folder, uri, base, TokenizerResult.of(job.manifest("tokenizer")).base_digest, key)
+    if make is not None:
+        check_folder(folder, f"{key}: {uri}")
+        return make(folder, job)
+    if settings.engine.stage_in_force == 3:
+        check_folder(folder, f"{key}: {uri}")
+        model.check_stored(folder)
+        return model.made(
+            read_config(folder), model.stored_weights(folder), settings.engine.dtype, settings.engine, job.ranks.world
+        )
+    module = load(folder, uri, settings.engine.dtype, key)
+    if (rows := per_token(module)[0].shape[0]) < chat.vocab_size:
+        raise InputError(
+            f"{key}: {uri} has {rows:,} embeddings, and the run's tokenizer {chat.vocab_size:,} "
+            "tokens; let pretrain.start_from grow it, or bring a tokenizer with all special tokens"
+        )
+    module.config.use_cache = False
+    return module
+
+
+def brought_and_grown(job: Job, chat: Chat, uri: str, dtype: model.Dtype, key: str) -> Any:
+    """The model in a folder that a recipe names at `key`, with a row for every token of the run; in float32 on the CPU.
+
+    Raises InputError as `started` does.
+    """
+    folder = job.scratch.fetch(uri, READ)
+    base = base_tokenizer(job, chat)
+    check_tokenizer(folder, uri, base, TokenizerResult.of(job.manifest("tokenizer")).base_digest, key)
+    module = load(folder, uri, dtype, key)
+    old, rows = base.get_vocab_size(), per_token(module)[0].shape[0]
+    if rows < old:
+        raise InputError(f"{key}: {uri} has {rows:,} embeddings for {old:,} tokens")
+    grow(module, spellings(base, Tokenizer.from_file(str(chat.path))), old)
+    return module
 
 
 def load(folder: Path, uri: str, dtype: model.Dtype, key: str = "pretrain.start_from") -> Any:
@@ -142,7 +185,9 @@ def base_tokenizer(job: Job, chat: Chat) -> Tokenizer:
     return Tokenizer.from_file(str(job.scratch.download(files[0]) if files else chat.path))
 
 
-def check_tokenizer(folder: Path, uri: str, base: Tokenizer, digest: str | None) -> None:
+def check_tokenizer(
+    folder: Path, uri: str, base: Tokenizer, digest: str | None, key: str = "pretrain.start_from"
+) -> None:
     """Raise InputError unless the folder's tokenizer has the base's ids.
 
     `digest` is the sha256 of the file that was brought; a SentencePiece model must be that very file.
@@ -150,7 +195,7 @@ def check_tokenizer(folder: Path, uri: str, base: Tokenizer, digest: str | None)
     model, described = folder / "tokenizer.model", folder / "tokenizer.json"
     if model.exists() and hashlib.sha256(model.read_bytes()).hexdigest() == digest:
         return
-    needed = f"pretrain.start_from: {uri}"
+    needed = f"{key}: {uri}"
     if not described.exists():
         what = "another tokenizer.model than tokenizer.start_from" if model.exists() else "no tokenizer"
         raise InputError(f"{needed} has {what}; bring the tokenizer of this model as tokenizer.start_from")

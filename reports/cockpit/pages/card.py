@@ -50,7 +50,7 @@ def _links(ask: Asking, dag: str, run: str) -> list[dict[str, str]]:
     pages: dict[str, dict[str, tuple[str, ...]]] = {
         "corpus": {"Funnel": ("run", dag, run), "Why a page was dropped": ("pages", dag, run)},
         "pretrain": {"Loss curve": ("training", dag, run, "pretrain")},
-        "align": {"Why the gate opened": ("training", dag, run, "gate"), "PPO's curves": ("training", dag, run, "ppo")},
+        "align": {"Gate decision": ("training", dag, run, "gate"), "PPO curves": ("training", dag, run, "ppo")},
         "evaluate": {"Sample replies": ("models", dag, run)},
     }
     return [{"title": title, "address": ask.link(*parts)} for title, parts in pages[dag].items()]

@@ -7,20 +7,20 @@ from html import escape
 from typing import Annotated, Any, Generic, TypeVar
 
 from fastapi import FastAPI, Path
-from fastapi.responses import PlainTextResponse, Response, StreamingResponse
 from pydantic import Field, StringConstraints
 
 from contract.errors import GristmillError
 from contract.kinds import Kind
-from contract.manifest import Manifest
 from contract.plan import Run
 from contract.stages import STAGES
 from reports import abilities, lineage, models
 from reports.abilities import Row
+from reports.cockpit.download import FileName, attached
 from reports.cockpit.page import Answer, Ask, Asked, Asking, InQuery, Name, Page
 from reports.cockpit.visitor import MOST_RUNS, Listed, Refused
 from reports.lineage import FILES, HEIGHT, WIDTH, Kin
 from reports.models import MODELS, Figure, Seen
+from reports.older import notice, older
 
 page = Page("models", "Models")
 T = TypeVar("T")
@@ -29,11 +29,9 @@ RUNS = 10  # DAG runs on one page of the table
 OTHERS = 12  # newest DAG runs whose results are looked for in the lineage of another
 BESIDE = 4
 ENDED = ("success", "failed")  # a DAG run in these states resolves no recipe any more
-DOWNLOADS = threading.BoundedSemaphore(4)
 GAP, LINE = 56, 30  # pixels between two panels of a chart, and for each model in one
 COLOUR = "#3b82c4"  # of charts; readable on light and dark
 Stage = Annotated[str, Path(pattern=r"^[a-z_]{1,40}$")]
-FileName = Annotated[str, Path(pattern=f"^{models.NAME.pattern}$")]
 ModelName = Annotated[str, StringConstraints(max_length=600, pattern=rf"^[^/]+/[^/]+/({'|'.join(MODELS)})$")]
 
 
@@ -53,19 +51,6 @@ class Wanted(Asked):
     """Of a download: the step of a checkpoint, or none for the result."""
 
     step: int | None = Field(None, ge=0, lt=10**12)
-
-
-class Attachment(StreamingResponse):
-    """A file that a browser saves and never shows. Few are sent at once: each takes a thread of the server at times."""
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if not DOWNLOADS.acquire(blocking=False):
-            busy = PlainTextResponse("Too many files are being sent at this moment. Try again in a minute.\n", 503)
-            return await busy(scope, receive, send)
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            DOWNLOADS.release()
 
 
 @page.get("")
@@ -104,7 +89,8 @@ def of_run(ask: Ask, dag_id: Name, run_id: Name) -> Answer:
     made = models.table([Seen.of(dag_id, run_id, run)])
     labels = [stage for stage in MODELS if stage in {one.stage for one in made if one.finished}]
     compared = compare([(run, stage) for stage in labels], labels)
-    return ask.show("models_of_run.html", models=made, name=run.recipe.name, most=BESIDE, **compared)
+    known = {"name": run.recipe.name, "most": BESIDE, "older": notice(older(run))}
+    return ask.show("models_of_run.html", models=made, **known, **compared)
 
 
 @page.get("/{dag_id}/{run_id}/{stage}")
@@ -133,6 +119,7 @@ def one(ask: Ask, dag_id: Name, run_id: Name, stage: Stage) -> Answer:
         at=at,
         summary=STAGES[stage].summary if stage in STAGES else "the files of the crawl, as the run lists them",
         place=place_of_stage(ask, dag_id, run_id, stage),
+        place_is_training=has_curves(ask, stage),
         model=made,
         checkpoints=models.checkpoints(seen, stage) if stage in MODELS else [],
         files=models.downloads(files) if files else [],
@@ -150,18 +137,7 @@ def download(
     if stage not in (*MODELS, "export"):
         raise Refused(404, "Only stages that make models have files to download.")
     run = ask.run(dag_id, run_id)
-    manifest: Manifest = models.committed(run, stage, wanted.step)
-    found = next((one for one in models.downloads(manifest) if one.name == name and one.offered), None)
-    if found is None:
-        raise Refused(404, f"{stage} offers no file of this name. Its page lists those that it has.")
-    headers = {
-        "content-disposition": f'attachment; filename="{found.name}"',
-        "content-length": str(found.bytes),
-    }
-    kind = "application/octet-stream"
-    if ask.request.method == "HEAD":
-        return Response(headers=headers, media_type=kind)
-    return Attachment(models.stream(run.store, found.file), headers=headers, media_type=kind)
+    return attached(ask, run.store, models.downloads(models.committed(run, stage, wanted.step)), name)
 
 
 class Memo(Generic[T]):
@@ -217,18 +193,22 @@ def others_of(ask: Asking, own: Run) -> list[tuple[str, str, Kin]]:
 
 def place_of_stage(ask: Asking, dag_id: str, run_id: str, stage: str) -> str:
     """The address of a stage's own page: of a model its curves, of a stage of the corpus the run's funnel."""
+    return ask.link("training", dag_id, run_id, stage) if has_curves(ask, stage) else ask.link("run", dag_id, run_id)
+
+
+def has_curves(ask: Asking, stage: str) -> bool:
+    """Whether a stage has curves on the page Training."""
     of_gpu = stage in STAGES and STAGES[stage].plane == "gpu"
-    if of_gpu and any(one.name == "training" for one in ask.request.app.state.pages):
-        return ask.link("training", dag_id, run_id, stage)
-    return ask.link("run", dag_id, run_id)
+    return of_gpu and any(one.name == "training" for one in ask.request.app.state.pages)
 
 
 def compare(picked: Sequence[tuple[Run, str]], labels: Sequence[str]) -> dict[str, Any]:
     """What the templates show of models beside each other, in the order of their labels."""
-    found = [abilities.abilities(run, stage) for run, stage in picked]
+    results = abilities.Results()
+    found = [abilities.abilities(run, stage, results) for run, stage in picked]
     rows = abilities.beside(found)
     speaking = [(one, label) for one, label in zip(picked, labels, strict=True) if one[1] in abilities.SPEAKING]
-    prompts, lacking = abilities.replies([one for one, _ in speaking])
+    prompts, lacking = abilities.replies([one for one, _ in speaking], results)
     notes: dict[str, list[str]] = {}
     for one, label in zip(found, labels, strict=True):
         for note in one.notes:

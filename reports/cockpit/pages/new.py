@@ -1,6 +1,11 @@
 """The page "New run": asks for a run, says what is wrong with it and what it would do, and starts it."""
 
+import datetime
+import hashlib
+import json
+import secrets
 from collections.abc import Iterator
+from contextlib import contextmanager
 from threading import BoundedSemaphore
 from typing import Annotated, Any, Literal
 
@@ -11,6 +16,7 @@ from contract.masking import masked
 from contract.mistakes import Mistake
 from contract.offered import DEFAULT_RECIPE, offered
 from contract.plan import Run
+from contract.recipe import Recipe
 from contract.stages import stage_dags
 from reports import asked as asking
 from reports.again import again
@@ -29,14 +35,15 @@ TOLD = 50  # mistakes that are shown
 FORECASTS = BoundedSemaphore(2)  # at once: a slow crawl or a large folder of sources must not take all threads
 Dag = Literal["corpus", "pretrain", "align", "evaluate", "ablate"]
 Id = Annotated[str, Field(max_length=250, pattern=r"^[\w.~:+@ -]*$")]
+ONCE = r"^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+]00:00-[0-9a-f]{8})?$"
 Both = Annotated[str, Field(max_length=501, pattern=r"^([\w.~:+@ -]+/[\w.~:+@ -]+)?$")]
 """A DAG's and a run's id with a slash between, or nothing."""
 ABOUT = {
-    "corpus": "a crawl to packed training sequences",
-    "pretrain": "a corpus to a base model",
-    "align": "a base model to a chat model",
-    "evaluate": "how good the models are, and the last one to take away",
-    "ablate": "which variant of a recipe is better",
+    "corpus": "from a crawl to packed training sequences",
+    "pretrain": "from a corpus to a base model",
+    "align": "from a base model to a chat model",
+    "evaluate": "measures the models and exports the last one",
+    "ablate": "compares variants of a recipe",
 }
 
 
@@ -53,13 +60,17 @@ class Prefill(Asked):
 
 
 class Filled(Asked):
-    """The filled form. `start`: whether the recipe or the earlier run counts."""
+    """The filled form. `start`: whether the recipe or the earlier run counts. once: the moment and a random number
+    that each form has of its own, so that it starts one run however often it is sent.
+    """
 
+    once: Annotated[str, Field(max_length=40, pattern=ONCE)] = ""
     start: Literal["recipe", "run"] = "recipe"
     recipe: Annotated[str, Field(max_length=500)] = ""
     crawl: Annotated[str, Field(max_length=100)] = ""
     earlier: Both = ""
     overrides: Annotated[str, Field(max_length=asking.MOST_CHARS + asking.MOST_LINES)] = ""
+    unlisted: bool = False  # start it though its sources cannot be listed from here
 
     @field_validator("overrides")
     @classmethod
@@ -98,7 +109,13 @@ def _filled(ask: Asking, dag: str, query: Prefill) -> Filled:
 def check(ask: Ask, dag_id: Name, form: Annotated[Filled, InForm()]) -> Answer:
     """As JSON: every mistake with its line, counted from 0, and its key."""
     _check_dag(ask, dag_id)
-    return {"mistakes": [_as_row(one) for one in _mistakes(ask, dag_id, form)[1]]}
+    wanted, recipe, found = _examined(ask, dag_id, form)
+    if wanted and recipe and FORECASTS.acquire(blocking=False):
+        try:
+            found = [one for one in [asking.find_unlisted(wanted, recipe, outside=False)] if one]
+        finally:
+            FORECASTS.release()
+    return {"mistakes": [_as_row(one) for one in found]}
 
 
 def plan(ask: Ask, dag_id: Name, form: Annotated[Filled, InForm()]) -> Answer:
@@ -114,14 +131,32 @@ page.router.add_api_route("/plan/{dag_id}", in_thread(plan, ""), methods=["POST"
 
 @page.post("/start/{dag_id}", "new_run")
 def start(ask: Ask, dag_id: Name, form: Annotated[Filled, InForm()]) -> Answer:
-    """Start the run and show where it is, unless something is wrong with it."""
+    """Start the run and show where it is, unless something is wrong with it.
+
+    Workers may reach sources that this server does not: `unlisted` starts it without listing them.
+    """
     _check_dag(ask, dag_id)
-    wanted, found = _mistakes(ask, dag_id, form)
-    recipe, more = asking.examine(wanted) if wanted and not found else (None, [])
-    if wanted is None or recipe is None or more:
-        return _planned(ask, dag_id, form)
-    run_id = ask.visitor.trigger(dag_id, asking.conf(wanted), asking.partition_key(wanted, recipe))
+    wanted, recipe, found = _examined(ask, dag_id, form)
+    if wanted is None or recipe is None:
+        return _form(ask, dag_id, form, mistakes=found, status=422)
+    with _forecasting():
+        unlisted = None if form.unlisted else asking.find_unlisted(wanted, recipe)
+    if unlisted:
+        return _form(ask, dag_id, form, mistakes=[unlisted], unlisted=True, status=422)
+    asked = asking.conf(wanted), asking.partition_key(wanted, recipe)
+    run_id = ask.visitor.trigger(dag_id, *asked, name_of_run(dag_id, form.once, asked))
     return ask.go(page.name, dag=dag_id, started=run_id)
+
+
+def name_of_run(dag_id: str, once: str, asked: tuple[dict[str, Any], str | None]) -> str | None:
+    """The id of the run that a form starts: the same if it is sent again as it is. None for a form without `once`.
+
+    asked: the run's conf and partition key.
+    """
+    if not once:
+        return None
+    digest = hashlib.sha256(json.dumps([dag_id, once, asked], sort_keys=True).encode()).hexdigest()
+    return f"manual__{asked[1] or once.rpartition('-')[0]}__{digest[:8]}"
 
 
 @page.get("/keys")
@@ -149,12 +184,25 @@ def _wanted(ask: Asking, dag_id: str, form: Filled) -> Wanted:
     return Wanted(dag_id, "", lines, "", ask.run(of_dag, run_id))
 
 
-def _mistakes(ask: Asking, dag_id: str, form: Filled) -> tuple[Wanted | None, list[Mistake]]:
+def _examined(ask: Asking, dag_id: str, form: Filled) -> tuple[Wanted | None, Recipe | None, list[Mistake]]:
+    """What the form asks for and its recipe, or what is wrong with it."""
     try:
         wanted = _wanted(ask, dag_id, form)
-        return wanted, asking.examine(wanted)[1][:TOLD]
+        recipe, found = asking.examine(wanted)
+        return wanted, recipe, found[:TOLD]
     except (GristmillError, Refused) as error:
-        return None, [Mistake("", str(error))]
+        return None, None, [Mistake("", str(error))]
+
+
+@contextmanager
+def _forecasting() -> Iterator[None]:
+    """One of the few turns to list sources. Raises Refused if others have them all."""
+    if not FORECASTS.acquire(timeout=1):
+        raise Refused(503, "Others are looking at what their runs would do. Ask again in a minute.")
+    try:
+        yield
+    finally:
+        FORECASTS.release()
 
 
 def _as_row(one: Mistake) -> dict[str, Any]:
@@ -163,18 +211,15 @@ def _as_row(one: Mistake) -> dict[str, Any]:
 
 def _planned(ask: Asking, dag_id: str, form: Filled) -> Answer:
     """The form with its mistakes or its plan."""
-    wanted, found = _mistakes(ask, dag_id, form)
-    recipe = asking.examine(wanted)[0] if wanted and not found else None
+    wanted, recipe, found = _examined(ask, dag_id, form)
     if wanted is None or recipe is None:
         return _form(ask, dag_id, form, mistakes=found, status=422)
-    if not FORECASTS.acquire(timeout=1):
-        raise Refused(503, "Others are looking at what their runs would do. Ask again in a minute.")
-    try:
-        expected = asking.expect(wanted, recipe, _earlier(ask))
-    except GristmillError as error:
-        return _form(ask, dag_id, form, mistakes=[Mistake("", str(error)[: asking.TOLD_CHARS])], status=422)
-    finally:
-        FORECASTS.release()
+    with _forecasting():
+        try:
+            expected = asking.expect(wanted, recipe, _earlier(ask))
+        except GristmillError as error:
+            told = Mistake("", str(error)[: asking.TOLD_CHARS])
+            return _form(ask, dag_id, form, mistakes=[asking.find_unlisted(wanted, recipe) or told], status=422)
     return _form(ask, dag_id, form, expected=expected, commands=asking.commands(wanted))
 
 
@@ -200,6 +245,7 @@ def _form(
     expected: Forecast | None = None,
     commands: list[str] | None = None,
     started: str = "",
+    unlisted: bool = False,
     status: int = 200,
 ) -> Answer:
     listed = [f"{one.dag_id}/{one.run_id}" for one in ask.runs(LISTED)]
@@ -209,9 +255,11 @@ def _form(
         dag=dag,
         about=ABOUT,
         form=form,
+        once=f"{datetime.datetime.now(datetime.UTC):%Y-%m-%dT%H:%M:%S}+00:00-{secrets.token_hex(4)}",
         recipes=offered(),
         earlier=listed if form.earlier in ("", *listed) else [form.earlier, *listed],
         mistakes=mistakes or [],
+        unlisted=unlisted,
         expected=expected,
         expected_s=duration(expected.low_s, expected.high_s) if expected else "",
         of=duration,

@@ -9,12 +9,14 @@ from pydantic import StringConstraints
 
 from contract.errors import InputError
 from contract.printable import printable
+from contract.schema import SNIPPET_CHARS
 from contract.settings.filter import Rule
 from reports import indexes, search, thresholds, verdicts
 from reports import page as document_page
 from reports.charts import LOGARITHMIC
 from reports.cockpit.page import Answer, Ask, Asked, InForm, InQuery, Name, Page
 from reports.cockpit.visitor import Refused
+from reports.older import notice, older
 
 page = Page("pages", "Pages")
 
@@ -65,8 +67,8 @@ def show(ask: Ask, dag_id: Name, run_id: Name, asked: Annotated[Searched, InQuer
     try:
         found = search.search(run, search.Query(**given))
     except InputError as error:
-        found = search.Found((), notes=(str(error),))
-    tasks, _ = indexes.indexed(run)
+        found = search.Found((), notes=(str(error),), tasks=tuple(indexes.indexed(run)[0]))
+    tasks = found.tasks
     reasons = sorted({reason for task in tasks if asked.stage in ("", task.stage) for reason in task.rows.reasons})
     following = asked.model_dump(exclude_defaults=True) | {"after": found.after}
     return ask.show(
@@ -76,6 +78,8 @@ def show(ask: Ask, dag_id: Name, run_id: Name, asked: Annotated[Searched, InQuer
         stages=list(dict.fromkeys(task.stage for task in tasks)),
         reasons=reasons,
         kept=search.KEPT,
+        chars=SNIPPET_CHARS,
+        older=notice(older(run)) if len(tasks) < len(indexes.judging(run)) else "",
         next=ask.link("pages", dag_id, run_id, **following) if found.after else "",
     )
 
@@ -86,7 +90,9 @@ def document(ask: Ask, dag_id: Name, run_id: Name, key: Id) -> Answer:
     run = ask.run(dag_id, run_id)
     found = document_page.document(run, key)
     if found is None:
-        raise Refused(404, f"No stage of this run has listed a document {key}. Documents are listed from score on.")
+        before = notice(older(run))
+        why = before or "Dropped documents are listed from crawl on, kept ones from score on."
+        raise Refused(404, f"No stage of this run has listed a document {key}. {why}")
     notes, left_out = verdicts.listed(run, key)
     judged = [one for one in found.scores if one.limits]
     return ask.show(
@@ -115,7 +121,9 @@ def try_thresholds(ask: Ask, dag_id: Name, run_id: Name, asked: Annotated[Limite
     except InputError as error:
         return ask.show("thresholds.html", **values | {"why": str(error)})
     values |= {"rule": rule, "tried": tried, "choices": thresholds.choices(counts, rule), "counts": counts}
-    return ask.show("thresholds.html", **values, figure=figure(counts, rule, tried.limit), said=said(tried))
+    return ask.show(
+        "thresholds.html", **values, figure=figure(counts, rule, tried.limit), said=said(tried, asked.limit)
+    )
 
 
 @page.get("/{dag_id}/{run_id}/thresholds/try")
@@ -128,7 +136,7 @@ def tried(ask: Ask, dag_id: Name, run_id: Name, asked: Annotated[Limited, InQuer
         {"link": ask.link("pages", dag_id, run_id, "document", hit.id), "title": printable(hit.title or hit.url)}
         for hit in found.changed
     ]
-    return {"limit": found.limit, "said": said(found), "override": found.override, "changed": changed}
+    return {"limit": found.limit, "said": said(found, asked.limit), "override": found.override, "changed": changed}
 
 
 @page.get("/{dag_id}/{run_id}/verdicts")
@@ -158,8 +166,11 @@ def take_note(ask: Ask, dag_id: Name, run_id: Name, form: Annotated[Noted, InFor
     return ask.go("pages", dag_id, run_id, "document", drop.id)
 
 
-def said(tried: thresholds.Tried) -> str:
-    """What a threshold keeps, in a sentence."""
+def said(tried: thresholds.Tried, asked: float | None = None) -> str:
+    """What a threshold keeps, in a sentence. asked: the limit that was asked for; None for the recipe's."""
+    if asked not in (None, tried.limit):
+        why = "only thresholds of two significant digits are counted"
+        return f"{asked:.12g} is rounded to {tried.limit:.12g}: {why}. {said(tried)}"
     then = tried.kept + tried.change
     if not tried.change:
         return f"{tried.kept:,} documents are kept, as now."
@@ -179,8 +190,8 @@ def figure(counts: thresholds.Steps, rule: Rule, limit: float) -> dict[str, Any]
     axis = {"type": "log"} if logarithmic else {}
     return {
         "data": [
-            bar | {"name": "this rule decides", "y": heights[1].tolist()},
-            bar | {"name": "another rule drops it", "y": (heights[0] - heights[1]).tolist()},
+            bar | {"name": "dropped or kept by this rule alone", "y": heights[1].tolist()},
+            bar | {"name": "dropped by another rule in any case", "y": (heights[0] - heights[1]).tolist()},
         ],
         "layout": {
             "barmode": "stack",

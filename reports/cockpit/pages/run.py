@@ -9,6 +9,7 @@ from reports import refinedweb
 from reports import run as report
 from reports.cockpit.page import Answer, Ask, Asked, InQuery, Name, Page
 from reports.cockpit.visitor import Refused, TaskState, in_store
+from reports.older import notice
 
 page = Page("run", "Run")
 CHOICE = 100  # newest runs to choose from
@@ -62,6 +63,7 @@ def show(ask: Ask, dag_id: Name, run_id: Name, wanted: Annotated[Wanted, InQuery
         related=related,
         wanted=wanted,
         variants=list(variants),
+        older=notice(here.older),
     )
 
 

@@ -3,17 +3,22 @@
 import datetime
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Annotated, Any
 
 from pydantic import Field
 
 from contract import ablation
 from contract.live import Seen
+from contract.manifest import Manifest
 from contract.plan import Run
 from reports import ablation as comparison
-from reports import curves, gate
-from reports.cockpit.page import Answer, Ask, Asked, InQuery, Name, Page
+from reports import curves, gate, models
+from reports.cockpit.download import FileName, attached
+from reports.cockpit.page import Answer, Ask, Asked, Asking, InQuery, Name, Page
+from reports.cockpit.rendering import duration
 from reports.cockpit.visitor import Refused, opened
+from reports.older import older
 
 page = Page("training", "Training")
 
@@ -23,9 +28,10 @@ REPORT_CHARS = 100_000
 NEXT_S = {"running": 4, "silent": 30, "stopped": 30, "waiting": 15, "done": None}
 """Seconds until the page asks again, by the state of the task; None: never."""
 SAID = {
-    "running": "Running; the charts follow.",
-    "silent": "No new points for a long time: the task may have been stopped.",
-    "stopped": "It does not run now. These are the curves of its newest checkpoint, from which it goes on.",
+    "running": "Running. The charts show new points as they come.",
+    "silent": "No new points for ten minutes or more: the task may have been stopped.",
+    "stopped": "Not running now. These are the curves up to the newest checkpoint. The task goes on from there when it "
+    "is started again.",
     "waiting": "No points yet.",
     "done": "Done.",
 }
@@ -61,8 +67,8 @@ def newest(ask: Ask) -> Answer:
 @page.get("/{dag_id}/{run_id}")
 def of_run(ask: Ask, dag_id: Name, run_id: Name) -> Answer:
     """The task of a run that trains now, or else the last one that has curves."""
-    stage = curves.stage_to_show(curves.states(_variant(ask, dag_id, run_id, "")[0]))
-    return show(ask, dag_id, run_id, stage or curves.STAGES_SHOWN[0], Which())
+    tasks = curves.states(_variant(ask, dag_id, run_id, "")[0])
+    return _shown(ask, dag_id, run_id, curves.stage_to_show(tasks) or curves.STAGES_SHOWN[0], Which(), tasks)
 
 
 @page.get("/{dag_id}/{run_id}/ablate")
@@ -75,8 +81,18 @@ def compared(ask: Ask, dag_id: Name, run_id: Name) -> Answer:
 
 @page.get("/{dag_id}/{run_id}/{task_id}")
 def show(ask: Ask, dag_id: Name, run_id: Name, task_id: Name, which: Annotated[Which, InQuery()]) -> Answer:
+    return _shown(ask, dag_id, run_id, task_id, which)
+
+
+def _shown(
+    ask: Ask, dag_id: str, run_id: str, task_id: str, which: Which, tasks: Sequence[curves.Shown] = ()
+) -> Answer:
+    """The page of a task. tasks: the states of the run's tasks, if they are known."""
     stage = _stage(task_id)
     run, variant = _variant(ask, dag_id, run_id, which.variant)
+    if stage is None:
+        label = {"dag_id": dag_id, "run_id": run_id, "task_id": task_id[:250], "stage": "", "variant": variant or None}
+        return ask.show("no_curves.html", tasks=curves.states(run), variants=[], **label)
     variants = ablation.labels(ask.run(dag_id, run_id).recipe) if variant else []
     known: dict[str, Any] = {
         "dag_id": dag_id,
@@ -85,18 +101,22 @@ def show(ask: Ask, dag_id: Name, run_id: Name, task_id: Name, which: Annotated[W
         "stage": stage,
         "variant": variant or None,
         "variants": variants,
-        "tasks": curves.states(run),
+        "tasks": tasks or curves.states(run),
     }
     if stage == "gate":
         found = gate.view(run)
-        pictures = {"interval": interval(found), "reliability": reliability(found)}
-        return ask.show("gate.html", found=found, asks=run.recipe.gate.approval, **pictures, **known)
+        pictures = {"interval": interval(found), "reliability": reliability(found), "rewards": rewards(found)}
+        answered = ask.visitor.approval(dag_id, run_id) if run.recipe.gate.approval else ""
+        asks = run.recipe.gate.approval
+        return ask.show("gate.html", found=found, asks=asks, answered=answered, **pictures, **known)
     reading = curves.read(run, run.task(stage))
     return ask.show(
         "training.html",
         reading=reading,
         updated=reading.updated and datetime.datetime.fromtimestamp(reading.updated, datetime.UTC),
-        said=reading.problem or SAID[reading.state],
+        said=said(ask, dag_id, run_id, run, stage, reading),
+        far=far(reading),
+        files=_of_curves(reading.made) if reading.made else [],
         lines=curves.table(reading.curves),
         marks=curves.marks(reading.curves),
         others=others(ask, dag_id, run_id, stage, variant, variants),
@@ -121,8 +141,8 @@ def others(
 def points(ask: Ask, dag_id: Name, run_id: Name, task_id: Name, since: Annotated[Since, InQuery()]) -> Answer:
     """The points after those that the page has, and when to ask again."""
     stage = _stage(task_id)
-    if stage == "gate":
-        raise Refused(404, "The gate has no curves.")
+    if stage in (None, "gate"):
+        raise Refused(404, f"The task {task_id} has no curves.")
     run, _ = _variant(ask, dag_id, run_id, since.variant)
     found = curves.read(run, run.task(stage), since.seen)
     return {
@@ -131,20 +151,61 @@ def points(ask: Ask, dag_id: Name, run_id: Name, task_id: Name, since: Annotated
         "attempt": found.seen.attempt if found.seen else "",
         "number": found.seen.number if found.seen else -1,
         "updated": found.updated,
-        "said": found.problem or SAID[found.state],
+        "said": said(ask, dag_id, run_id, run, stage, found),
+        "far": far(found),
         "next_s": NEXT_S[found.state],
-        "curves": {name: [one.steps, one.values] for name, one in found.curves.items()},
+        "curves": {name: [one.steps, one.values] for name, one in found.curves.items() if name not in curves.HIDDEN},
         "charts": [vars(one) for one in curves.charts(found.curves)],
         "marks": [vars(one) for one in curves.marks(found.curves)],
     }
 
 
-def _stage(task_id: str) -> str:
-    """The stage of a task, whose id may begin with a group's. Raises Refused if this page does not show it."""
+@page.get("/{dag_id}/{run_id}/{task_id}/files/{name}")
+def download(
+    ask: Ask, dag_id: Name, run_id: Name, task_id: Name, name: FileName, which: Annotated[Which, InQuery()]
+) -> Answer:
+    """A file of a task's curves, by its name in the manifest."""
+    stage = _stage(task_id)
+    if stage in (None, "gate"):
+        raise Refused(404, f"The task {task_id} has no curves.")
+    run, _ = _variant(ask, dag_id, run_id, which.variant)
+    return attached(ask, run.store, _of_curves(models.committed(run, stage)), name)
+
+
+def _of_curves(made: Manifest) -> list[models.Download]:
+    """The files of a task's curves."""
+    return [one for one in models.downloads(made) if one.kind in models.CURVES]
+
+
+def said(ask: Asking, dag_id: str, run_id: str, run: Run, stage: str, reading: curves.Reading) -> str:
+    """What a task does now, in a sentence or two."""
+    if reading.problem:
+        return reading.problem
+    if reading.state not in ("waiting", "stopped"):
+        return SAID[reading.state]
+    states = [one for one in ask.visitor.tasks(dag_id, run_id) if one.stage == stage]
+    if waits := next((one.waits for one in states if one.waits), ""):
+        return f"{SAID[reading.state]} The task waits for {waits}."
+    if any(one.state == "running" for one in states):
+        return "The task runs. It has shown no points yet."
+    before = older(run).get(stage) if reading.state == "waiting" else None
+    return f"{SAID[reading.state]} {before.said[:1].upper()}{before.said[1:]}." if before else SAID[reading.state]
+
+
+def far(reading: curves.Reading) -> str:
+    """How far a running task is, as a sentence; empty if it does not run, or if there are no new points to say so."""
+    found = curves.progress(reading.curves) if reading.state in ("running", "silent") else None
+    if found is None:
+        return ""
+    of = f" of {found.of:,}" if found.of is not None else ""
+    left = f", about {duration(found.left_s)} left" if found.left_s is not None and found.left_s >= 1 else ""
+    return f"Step {found.step:,}{of}{left}."
+
+
+def _stage(task_id: str) -> str | None:
+    """The stage of a task, whose id may begin with a group's; None if it has no curves and no gate."""
     stage = task_id.rpartition(".")[2]
-    if stage not in curves.STAGES_SHOWN:
-        raise Refused(404, f"The task {task_id} has no curves; {', '.join(curves.STAGES_SHOWN)} have a page here.")
-    return stage
+    return stage if stage in curves.STAGES_SHOWN else None
 
 
 def _variant(ask: Ask, dag_id: str, run_id: str, label: str) -> tuple[Run, str]:
@@ -214,13 +275,27 @@ def reliability(found: gate.View) -> dict[str, Any] | None:
     sure = {
         "type": "scatter",
         "mode": "lines",
-        "name": "as sure as right",
+        "name": "calibrated",
         "x": [0.5, 1.0],
         "y": [0.5, 1.0],
         "line": {"dash": "dash"},
     }
     axes = {
-        "xaxis": {"tickformat": ".0%", "range": [0.49, 1.01], "title": {"text": "how sure the model is"}},
-        "yaxis": {"tickformat": ".0%", "range": [-0.05, 1.05], "title": {"text": "how often it is right"}},
+        "xaxis": {"tickformat": ".0%", "range": [0.49, 1.01], "title": {"text": "probability given to the ranking"}},
+        "yaxis": {"tickformat": ".0%", "range": [-0.05, 1.05], "title": {"text": "share ranked right"}},
     }
     return {"data": [right, sure], "layout": axes}
+
+
+def rewards(found: gate.View) -> dict[str, Any] | None:
+    """The rewards of better and worse replies as Plotly's histograms; None if there are none."""
+    drawn = found.calibration.histograms if found.calibration else gate.Histograms()
+    middles = [(low + high) / 2 for low, high in pairwise(drawn.edges)]
+    if not middles or {len(drawn.better), len(drawn.worse)} != {len(middles)}:
+        return None
+    bars = [
+        {"type": "bar", "name": name, "x": middles, "y": counts, "opacity": 0.6}
+        for name, counts in (("preferred by people", drawn.better), ("the other", drawn.worse))
+    ]
+    axes = {"xaxis": {"title": {"text": "reward before normalisation"}}, "yaxis": {"title": {"text": "replies"}}}
+    return {"data": bars, "layout": {**axes, "barmode": "overlay", "bargap": 0}}

@@ -58,7 +58,7 @@
     make(
       "section",
       { key: "failed", "aria-label": "Failed tasks", style: { borderTop: border, padding: ".6em 0" } },
-      make("strong", { key: "title" }, "Failed last "),
+      make("strong", { key: "title" }, "Latest failed tasks "),
       tasks.map((task) => {
         const mapped = task.map_index >= 0 ? `/mapped/${task.map_index}` : "";
         const path = `dags/${encodeURIComponent(task.dag_id)}/runs/${encodeURIComponent(task.dag_run_id)}/tasks/${encodeURIComponent(task.task_id)}${mapped}`;

@@ -1,4 +1,4 @@
-// Follows Airflow's theme, and leads Airflow to its own pages: a frame may not load them itself.
+// Follows Airflow's theme, and has Airflow open its own pages and save files: a frame may do neither itself.
 "use strict";
 (() => {
   const outer = window.parent === window ? null : window.parent;
@@ -16,7 +16,20 @@
   };
   follow();
   new MutationObserver(follow).observe(airflow, { attributes: true, attributeFilter: ["class", "style", "data-theme"] });
+  // Airflow's frame may save no files, but Airflow's own page may.
+  const save = (address) => {
+    const link = Object.assign(outer.document.createElement("a"), { href: address, download: "" });
+    outer.document.body.append(link);
+    link.click();
+    link.remove();
+  };
   document.addEventListener("click", (event) => {
+    const file = event.target.closest("a[download]");
+    if (file) {
+      event.preventDefault();
+      save(file.href);
+      return;
+    }
     const link = event.target.closest("a[data-airflow]");
     if (!link || event.button || event.ctrlKey || event.metaKey || event.shiftKey) return;
     event.preventDefault();

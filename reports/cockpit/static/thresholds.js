@@ -8,7 +8,9 @@
   const histogram = document.getElementById("histogram");
   const figure = JSON.parse(histogram.dataset.figure);
   const nearest = (value) => choices.reduce((best, one, at) => (Math.abs(one - value) < Math.abs(choices[best] - value) ? at : best), 0);
+  const asItWas = () => (copy.textContent = "Copy");
   const show = (answer) => {
+    asItWas();
     said.textContent = answer.said || answer.error;
     if (answer.error) return;
     override.value = answer.override;
@@ -57,7 +59,12 @@
   });
   copy.addEventListener("click", async () => {
     override.select();
-    await navigator.clipboard?.writeText(override.value);
-    copy.textContent = "Copied";
+    try {
+      await navigator.clipboard.writeText(override.value);
+      copy.textContent = "Copied";
+    } catch {
+      copy.textContent = "Press Ctrl+C to copy"; // the browser allows no script to copy here; the text is selected
+    }
+    setTimeout(asItWas, 2000);
   });
 })();

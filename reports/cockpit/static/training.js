@@ -4,7 +4,7 @@ const training = (() => {
   const RETHIN = 20; // answers, after which all curves are asked for again, thinned by the server
   const place = document.getElementById("charts");
   const at = (id) => document.getElementById(id);
-  const own = { name: "", address: "", curves: {}, marks: [], charts: [], attempt: "", number: -1 };
+  const own = { name: "", address: "", curves: {}, marks: [], charts: [], attempt: "", number: -1, far: "" };
   const others = [];
   const figures = new Map(); // title of a chart -> its element
   let answers = 0;
@@ -22,7 +22,11 @@ const training = (() => {
   const EXACT = /^(lr|tokens|memory_bytes|kl_coef|epochs[/].*)$/; // without noise, so never smoothed
   const FEWEST = 10; // points that are smoothed
 
-  const short = (value) => (Number.isInteger(value) ? value.toLocaleString("en") : Number(value.toPrecision(4)).toString());
+  // As the server writes it: three significant digits, or a whole number from 1000 on.
+  const short = (value) =>
+    Math.abs(Number(value.toPrecision(3))) < 1000
+      ? value.toLocaleString("en", { maximumSignificantDigits: 3 })
+      : Math.round(value).toLocaleString("en");
 
   // Puts an answer into what is known of a run: in place of it, or behind it.
   const take = (run, answer) => {
@@ -133,7 +137,8 @@ const training = (() => {
   const tell = (answer) => {
     const minute = (seconds) => new Date(seconds * 1000).toISOString().slice(0, 16).replace("T", " ");
     const what = answer.state === "done" ? "Finished" : "Newest points";
-    const text = answer.said + (answer.updated ? ` ${what} ${minute(answer.updated)} UTC.` : "");
+    if (answer.far || answer.state === "done") own.far = answer.far; // without new points, the step is that before
+    const text = [answer.said, own.far].filter(Boolean).join(" ") + (answer.updated ? ` ${what} ${minute(answer.updated)} UTC.` : "");
     if (at("state").textContent !== text) at("state").textContent = text;
     at("marks").textContent = own.marks.map((mark) => `${mark.kind} at step ${short(mark.step)}`).join(", ") || "None.";
     const extreme = (values, better) => values.reduce((best, value, index) => (better(value, values[best]) ? index : best), 0);

@@ -91,6 +91,7 @@ def test_duplicates_leave_and_are_counted(make_document: Any, make_corpus: Any, 
             "value": f"group {rows[4]['url']}",
             "duplicate_of": rows[0]["id"],
             "snippet": rows[4]["text"],
+            "language": "en",
         }
     ]
     counts = output.counts

@@ -8,8 +8,9 @@ import pyarrow as pa
 import pytest
 
 from contract.settings.filter import COMPARISONS, Filter, Rule
+from pipelines.rules import steps
 from pipelines.rules.decide import decide, rules_for
-from pipelines.rules.steps import SAMPLES, count_steps, grid_of, places_of
+from pipelines.rules.steps import GRID, NOWHERE, SAMPLES, count_steps, counted, grid_of, judge, places_of
 
 
 def step_of(values, rule):
@@ -86,8 +87,6 @@ def documents(count):
 )
 def test_steps_tell_what_another_threshold_keeps(key, limit):
     rows = list(documents(800))
-    table = pa.table({name: [row[name] for row in rows] for name in rows[0] if name != "id"})
-    ids = pa.array([bytes.fromhex(row["id"]) for row in rows], pa.binary(16))
     settings = Filter()
     data = settings.model_dump()
     place = data
@@ -102,9 +101,7 @@ def test_steps_tell_what_another_threshold_keeps(key, limit):
     now, then = kept(settings), kept(other)
     assert now != then
     [tried] = [one for one in settings.rules() if one.setting == key]
-    counted = [
-        row for row in count_steps(table.append_column("id", ids), settings).to_pylist() if row["setting"] == key
-    ]
+    counted = [row for row in count_steps(as_table(rows), settings).to_pylist() if row["setting"] == key]
     drops = COMPARISONS[tried.comparison]
     moved = [row for row in counted if drops(row["step"], tried.limit) != drops(row["step"], limit)]
     words = {row["id"]: row["kept_words"] for row in rows}
@@ -114,6 +111,41 @@ def test_steps_tell_what_another_threshold_keeps(key, limit):
     assert smallest == sorted(now ^ then)[:SAMPLES]
     asked = [row for row in rows if tried in rules_for(settings, row["language"]) and row[tried.score] is not None]
     assert sum(row["documents"] for row in counted) == len(asked)
+
+
+def as_table(rows):
+    table = pa.table({name: [row[name] for row in rows] for name in rows[0] if name != "id"})
+    return table.append_column("id", pa.array([bytes.fromhex(row["id"]) for row in rows], pa.binary(16)))
+
+
+def test_many_documents_are_judged_as_each_alone():
+    rows, rules = list(documents(2000)), Filter().rules()
+    judged = judge(as_table(rows), rules)
+    told = [
+        (rules[first].reason, value) if drops else None
+        for drops, first, value in zip(judged.dropped, judged.first, judged.value, strict=True)
+    ]
+    assert told == [decide(row, rules_for(Filter(), row["language"])) for row in rows]
+    assert 100 < sum(judged.dropped) < 1900
+
+
+@pytest.mark.parametrize("sizes", [[1000], [1, 999], [250] * 4])
+def test_steps_are_the_same_however_documents_are_cut_into_batches(sizes, monkeypatch):
+    """Their samples are the smallest ids, also of a step whose documents have none of the first ids of all."""
+    table, rules = as_table(list(documents(1000))), Filter().rules()
+    starts = np.cumsum([0, *sizes]).tolist()
+    pieces = [judge(table.slice(at, size), rules) for at, size in zip(starts, sizes, strict=False)]
+    whole = count_steps(table, Filter())
+    assert counted(pieces, rules) == whole
+    monkeypatch.setattr(steps, "FIRST", 16)
+    assert counted(pieces, rules) == whole
+    judged = judge(table, rules)
+    for row in whole.to_pylist():
+        at = [one.setting for one in rules].index(row["setting"])
+        grid = grid_of(rules[at])
+        mine = (judged.places[at] == np.searchsorted(grid, row["step"])) & (judged.dropping == judged.broken[at])
+        assert row["ids"] == sorted(one.ljust(16, b"\0") for one in judged.ids[mine].tolist())[:SAMPLES]
+        assert (row["alone"], row["words"]) == (mine.sum(), judged.words[mine].sum())
 
 
 def test_no_rules_have_no_steps():
@@ -130,3 +162,8 @@ def test_no_rules_have_no_steps():
         }
     )
     assert count_steps(empty, off).num_rows == 0
+    assert counted([], off.rules()).num_rows == 0
+
+
+def test_nowhere_is_behind_every_grid():
+    assert len(GRID) + 1 < NOWHERE

@@ -205,7 +205,7 @@ def test_every_document_of_a_part_is_kept_or_dropped(tmp_store: Store, make_docu
     sink.drop(rows[3] | {"row": 3}, Drop.DUPLICATE_URL, 0.123456, 30)
     sink.keep(5, 40)
     sink.finish(part)
-    sink.keep(0, 1)
+    sink.keep_all([0], 1)
     sink.finish(stored(tmp_store, rows[:1], name="b"))
     sink.drop(rows[1] | {"row": 0}, Drop.DUPLICATE_URL)
     sink.finish(stored(tmp_store, rows[1:2], name="c"))

@@ -34,12 +34,11 @@ def groups_of(store: Store, path: str) -> list[int]:
 def test_rows_are_written_before_they_fill_the_memory(
     sizes: list[int], groups: list[int], tmp_store: Store, make_document: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipelines.spark.tables.BATCH_ROWS", 3)
     monkeypatch.setattr("pipelines.spark.tables.BATCH_BYTES", 10)
     sinks: list[Any] = []
     opened = Store.open_output
     monkeypatch.setattr(Store, "open_output", lambda *given: sinks.append(opened(*given)) or sinks[-1])
-    writer = TableWriter(tmp_store, "a.parquet", "documents", DOCUMENTS)
+    writer = TableWriter(tmp_store, "a.parquet", "documents", DOCUMENTS, batch_rows=3)
     rows = [make_document(f"text {at}") for at in range(len(sizes))]
     for row, size in zip(rows, sizes, strict=True):
         writer.write(row, size)

@@ -25,6 +25,7 @@ class Reader(Local):
         self.session, self.reads, self.edits = True, True, True
         self.recorded: list[tuple[str, str, str, dict[str, object]]] = []
         self.triggered: list[tuple[str, dict[str, object], str | None]] = []
+        self.started: set[str] = set()
 
     def may_read(self, dag_id: str) -> bool:
         return self.reads and super().may_read(dag_id)
@@ -35,9 +36,13 @@ class Reader(Local):
     def record(self, event: str, dag_id: str, run_id: str, what: Mapping[str, object]) -> None:
         self.recorded.append((event, dag_id, run_id, dict(what)))
 
-    def trigger(self, dag_id: str, conf: Mapping[str, object], partition_key: str | None = None) -> str:
-        self.triggered.append((dag_id, dict(conf), partition_key))
-        return "manual__started"
+    def trigger(
+        self, dag_id: str, conf: Mapping[str, object], partition_key: str | None = None, run_id: str | None = None
+    ) -> str:
+        if run_id not in self.started:
+            self.triggered.append((dag_id, dict(conf), partition_key))
+        self.started.add(run_id or f"manual__{len(self.started)}")
+        return run_id or "manual__started"
 
     def airflow(self, dag_id: str, run_id: str, task_id: str, map_index: int) -> str:
         return f"/dags/{dag_id}/runs/{run_id}" + (f"/tasks/{task_id}" if task_id else "")

@@ -47,7 +47,7 @@ CARD = {
             "run": "a",
             "state": "running",
             "stages": {"gate": {"line": f"open: {EVIL}", "figures": {}}},
-            "links": [{"title": "Why the gate opened", "address": "/airflow/gristmill/training/align/a/gate"}],
+            "links": [{"title": "Gate decision", "address": "/airflow/gristmill/training/align/a/gate"}],
         },
         "evaluate": {"run": "e", "state": "failed", "error": EVIL, "links": []},
     }
@@ -94,7 +94,7 @@ def test_the_card_tells_the_newest_runs_and_leads_to_their_pages(open_home):
     expect(card.get_by_role("listitem").first).to_have_text("crawl1,200 (80.0 %)")
     assert {link.inner_text(): link.get_attribute("href") for link in card.get_by_role("link").all()} == {
         "Funnel": "/airflow/gristmill/run/corpus/x",
-        "Why the gate opened": "/airflow/gristmill/training/align/a/gate",
+        "Gate decision": "/airflow/gristmill/training/align/a/gate",
         "Log of corpus segment.filter 2": (
             "http://card.test/airflow/dags/corpus/runs/a%2Bb/tasks/segment.filter/mapped/2"
         ),

@@ -56,3 +56,18 @@ def test_a_full_queue_is_refused_at_once_and_takes_work_again_later():
         return await desk.do(lambda: 3)
 
     assert asyncio.run(ask()) == 3
+
+
+def test_late_work_that_goes_on_has_a_sentence_of_its_own() -> None:
+    """What still waited is dropped, so there is nothing that goes on."""
+    desk, free = Desk(threads=1, limit_s=0.2), threading.Event()
+
+    async def both() -> list[BaseException]:
+        late = "Goes on after {:g} s."
+        return await asyncio.gather(desk.do(free.wait, late), desk.do(free.wait, late), return_exceptions=True)  # type: ignore[return-value]
+
+    first, second = asyncio.run(both())
+    free.set()
+    assert str(first) == "Goes on after 0.2 s."
+    assert str(second) == "This page takes longer than 0.2 seconds. Ask for less, or load it again."
+    assert isinstance(first, Refused)

@@ -1,11 +1,13 @@
 """What the frame does for every page: rights, the audit log, errors as sentences, and validated values."""
 
+import threading
 from typing import Annotated
 
 import pytest
 from pydantic import Field
 
 from contract.errors import DamagedError, NotReadyError, RecipeError, StoreError
+from reports.cockpit.desk import Desk
 from reports.cockpit.page import Answer, Ask, Asked, InForm, InQuery, Name, Page, status_of
 from reports.cockpit.visitor import Refused
 
@@ -143,3 +145,31 @@ def test_an_address_is_quoted(trial):
     ask = Asking(Request(scope))
     assert ask.link("run", "a/b", "x y", other="1&2", none=None) == "/air/gristmill/run/a%2Fb/x%20y?other=1%262"
     assert ask.link("run") == "/air/gristmill/run"
+
+
+def test_a_refusal_may_show_a_log_and_lead_to_it(visit):
+    page = Page("told", "Told")
+
+    @page.get("/one")
+    def told(ask: Ask) -> Answer:
+        raise Refused(404, "It has failed.", "No recipe", ("The log", "/dags/a?b=<c>"), ["error: <b>", "and more"])
+
+    visit.client.app.include_router(page.router)
+    text = visit.get("/told/one").text
+    assert "<h1>No recipe</h1>" in text
+    assert 'It has failed. <a href="/dags/a?b=&lt;c&gt;" data-airflow>The log</a>' in text
+    assert '<pre tabindex="0">error: &lt;b&gt;\nand more</pre>' in text
+    assert visit.client.get("/told/one").json() == {"error": "It has failed."}
+
+
+def test_a_write_that_is_late_says_that_it_goes_on_and_where_to_look(trial, judged):
+    trial.client.app.state.desk = Desk(limit_s=0.05)
+    going = threading.Event()
+    trial.visitor.record = lambda *given: going.wait(5)
+    answer = trial.client.post(
+        "/trial/runs/one/vote", data={"text": "good"}, headers={**trial.same_origin, "accept": "text/html"}
+    )
+    going.set()
+    assert answer.status_code == 503
+    assert "This takes longer than 0.05 seconds and goes on. It may have been done already" in answer.text
+    assert '<a href="/dags/runs/runs/" data-airflow>The runs of runs in Airflow</a>' in answer.text

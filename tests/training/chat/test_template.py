@@ -151,6 +151,7 @@ def test_a_reply_ends_as_sampling_does(chat: Chat) -> None:
     assert chat.end_of_text == chat.encode([Turn("user", "a"), Turn("assistant", "b")], 9)[0][-1]
     assert {role: (frame.begins, frame.ends) for role, frame in CHAT_FORMAT.items()} == {
         "system": ("system", ""), "user": ("user", ""), "assistant": ("assistant", "end_of_text"),
+        "tool": ("reserved_0", ""),
     }  # fmt: skip
 
 

@@ -40,7 +40,15 @@ def test_pairs_and_their_distinct_prompts(make_job: Callable[..., Job]) -> None:
     rows = list(read_rows(job.store, file))
     pairs = read_pairs(job, Kind.PAIRS)
     assert list(pairs) == [
-        Preference(tuple(Turn(**turn) for turn in row["prompt"]), row["chosen"], row["rejected"]) for row in rows
+        Preference(
+            tuple(Turn(**turn) for turn in row["prompt"]),
+            row["chosen"],
+            row["rejected"],
+            row["task"],
+            row["chosen_score"],
+            row["rejected_score"],
+        )
+        for row in rows
     ]
     prompts = [one.prompt for one in pairs]
     found = distinct_prompts(pairs)

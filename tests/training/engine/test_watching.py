@@ -1,5 +1,8 @@
 """Curves that are shown while a stage runs: in the store, as TensorBoard's files, and in W&B and MLflow."""
 
+import importlib
+import inspect
+import re
 import struct
 import sys
 import threading
@@ -15,16 +18,16 @@ from tensorboardX.proto.event_pb2 import Event
 
 from contract.errors import StoreError
 from contract.kinds import Kind
-from contract.live import EVERY, Live, Seen, read_live
+from contract.live import ALL_STEPS, EVERY, LEFT_S, Live, Seen, points_name, read_live
 from contract.manifest import need
-from contract.metrics import Point
+from contract.metrics import Point, load_points
 from contract.results import Pretrain
 from contract.thinning import load_curves, thin
 from training import __main__ as main
 from training.engine import watching
 from training.engine.events import event_name, write_events
 from training.engine.job import Job
-from training.engine.watching import StoreWatcher, Watch, wanted, watched
+from training.engine.watching import PACE, StoreWatcher, Watch, wanted, watched
 
 
 def scalars(data: bytes) -> list[tuple[int, str, float]]:
@@ -323,3 +326,29 @@ def test_the_result_has_the_curves_for_tensorboard_and_no_live_files(
     monkeypatch.setattr(main, "headline", lambda _: "")
     assert main.main(["pretrain", "--recipe", job.run_uri]) == 0
     assert not job.store.exists(left)
+
+
+def test_a_running_stage_says_how_far_it_is(make_job: Callable[..., Job]) -> None:
+    job = make_job("pretrain")
+    watcher = StoreWatcher(job)
+    shown = lambda number: load_points(job.store.read_bytes(job.attempt.path(points_name(number))))  # noqa: E731
+    watcher.add([Point(4, "loss", 2.0, 100.0)])
+    assert shown(0) == [Point(4, "loss", 2.0, 100.0)], "nobody knows how many steps there are"
+    job.curves.steps = 20
+    watcher.add([Point(5, "loss", 2.0, 110.0)])
+    assert shown(1)[1:] == [Point(5, ALL_STEPS, 20.0, 110.0)], "the pace is not known yet"
+    watcher.add([Point(6, "loss", 2.0, 111.0), Point(10, "loss", 2.0, 120.0)])
+    assert shown(2)[2:] == [Point(10, ALL_STEPS, 20.0, 120.0), Point(10, LEFT_S, 20.0, 120.0)]
+    events = job.store.read_bytes(job.attempt.path(f"live/{event_name(2)}"))
+    assert [name for _, name, _ in scalars(events)] == ["loss", "loss"]
+    assert job.curves.points == [], "nothing of it is committed"
+    for step in range(20, 20 + 3 * PACE):
+        watcher.add([Point(step, "loss", 2.0, 120.0 + 7 * (step - 10))])
+    assert len(watcher._newest) == PACE
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "sft", "reward", "ppo", "dpo", "grpo"])
+def test_every_stage_that_trains_says_how_many_steps_it_takes(stage: str) -> None:
+    """Beside its line of progress, which has the same number. The points themselves go when a stage is done."""
+    source = inspect.getsource(importlib.import_module(f"training.{stage}"))
+    assert re.search(r'"steps", (\S+), step\).*\n    job\.curves\.steps = \1\n', source)

@@ -52,7 +52,7 @@ def test_every_question_has_its_page(listed):
     runs = listed.json("/card")["runs"]
     assert {dag: {one["title"]: one["address"] for one in run["links"]} for dag, run in runs.items()} == {
         "corpus": {"Funnel": "/run/corpus/new", "Why a page was dropped": "/pages/corpus/new"},
-        "align": {"Why the gate opened": "/training/align/new/gate", "PPO's curves": "/training/align/new/ppo"},
+        "align": {"Gate decision": "/training/align/new/gate", "PPO curves": "/training/align/new/ppo"},
         "evaluate": {"Sample replies": "/models/evaluate/gone"},
     }
 

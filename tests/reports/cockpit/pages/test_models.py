@@ -13,6 +13,7 @@ from contract.manifest import Attempt, File, find, need
 from contract.plan import Run
 from reports import models as data
 from reports.abilities import Ability, Row
+from reports.cockpit import download
 from reports.cockpit.app import PAGES
 from reports.cockpit.pages import models
 from reports.models import Figure
@@ -51,7 +52,7 @@ def text_of(answer: Any) -> str:
 def test_the_table_has_the_figures_of_the_manifests(visit: Any, run: Run) -> None:
     page = text_of(visit.get("/models"))
     made = need(run.store, run.task("ppo"))
-    row = f"ppo {made.fingerprint[:8]} runs one {made.finished:%Y-%m-%d %H:%M} 1,315,968 - win rate 0.78 (0.61 to 0.89) 72 B yes"
+    row = f"ppo {made.fingerprint[:8]} runs one {made.finished:%Y-%m-%d %H:%M} 1,315,968 - win rate by its own reward model 0.78 (0.61 to 0.89) 72 B yes"
     assert row in page
     assert "490,467 bits per byte 1.88" in page
     assert "held-out perplexity of replies 229" in page
@@ -96,8 +97,13 @@ def test_a_run_that_cannot_be_read_is_left_out(visit: Any, run: Run) -> None:
 
 def test_the_models_of_a_run_stand_beside_each_other_with_replies(visit: Any, run: Run) -> None:
     page = text_of(visit.get("/models/runs/one"))
-    assert "bits per byte lower 1.88 1.97 - 2.03 64 sequences, 16,371 tokens not every interval is known" in page
-    assert "win rate over the SFT model higher - - - 0.78 (0.61 to 0.89) 32 prompts" in page
+    assert (
+        "bits per byte lower 1.88 1.97 - 2.03 64 sequences, 16,371 tokens unknown: not every interval is known" in page
+    )
+    assert (
+        "win rate over the SFT model, by the reward model that PPO optimised higher - - - 0.78 (0.61 to 0.89) 32 prompts"
+        in page
+    )
     assert "pretrain, sft, ppo: sft is worse than pretrain beyond noise" in page
     assert "Prompt 1 What is a list? sft reward -1.5 a thing ppo reward 0.5 a row of things" in page
     assert "sft reward 0 (empty) ppo reward 1 no order" in page
@@ -111,7 +117,10 @@ def test_chosen_models_stand_beside_each_other(
     page = text_of(visit.get("/models/beside", model=["runs/one/sft", "runs/two/sft", "runs/one/reward"]))
     assert "A: sft of runs one B: sft of runs two C: reward of runs one" in page
     assert "A: sft reward -1.5 a thing B: sft reward -1.5 another thing" in page
-    assert "reward by the reward model higher -1.3 -1.3 - 32 prompts not comparable: other data or settings" in page
+    assert (
+        "reward by the reward model of PPO higher -1.3 -1.3 - 32 prompts not comparable: measured on other data or with other settings"
+        in page
+    )
 
 
 @pytest.mark.parametrize(
@@ -144,7 +153,7 @@ def test_a_step_says_what_it_made_and_what_is_missing(visit: Any, run: Run) -> N
     page = text_of(visit.get("/models/runs/one/pretrain"))
     assert "bits per byte 1.88 parameters 1,315,968 trained on 490,467 tokens" in page
     assert re.search(r"step finished held-out loss size 5 \d{4}-\d\d-\d\d \d\d:\d\d 4.9 2 B", page)
-    assert "Led to What was made from this" in page
+    assert "Results What was made from this result" in page
     assert (
         "0 of 1 segments done CRAWL-" in page
         or re.search(r"0 of 1 segments done \S+: not done yet", page)
@@ -209,7 +218,7 @@ def test_a_damaged_file_is_not_sent(visit: Any, run: Run) -> None:
 def test_few_files_are_sent_at_once_and_each_gives_its_place_back(visit: Any, run: Run) -> None:
     for _ in range(10):
         assert visit.get("/models/runs/one/sft/config.json").status_code == 200
-    taken = [models.DOWNLOADS.acquire(blocking=False) for _ in range(4)]
+    taken = [download.DOWNLOADS.acquire(blocking=False) for _ in range(4)]
     assert taken == [True] * 4
     try:
         answer = visit.get("/models/runs/one/sft/config.json")
@@ -219,7 +228,7 @@ def test_few_files_are_sent_at_once_and_each_gives_its_place_back(visit: Any, ru
         )
     finally:
         for _ in taken:
-            models.DOWNLOADS.release()
+            download.DOWNLOADS.release()
 
 
 @pytest.mark.parametrize(

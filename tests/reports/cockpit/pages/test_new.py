@@ -107,7 +107,7 @@ def test_mistakes_are_told_as_json_with_their_lines(visit, own):
 def test_the_plan_shows_what_runs_and_what_is_skipped(visit, own):
     page = visit.post("/new/plan/corpus", recipe="own", overrides="")
     assert page.status_code == 200
-    assert "<strong>14 tasks run</strong>, 2 do not." in page.text
+    assert "<strong>15 tasks run</strong>, 2 are skipped." in page.text
     assert f"1 crawl files of {own.recipe.snapshots[0]}." in page.text
     row = re.search(r'<th scope="row">extract</th>(.*?)</tr>', page.text, re.DOTALL)[1]
     assert row.split("<td")[1].strip().endswith(">skipped</td>")
@@ -133,15 +133,16 @@ def test_a_crawl_that_is_not_there_is_told_and_not_a_failure(visit, own):
 
 def test_what_is_not_done_before_is_told(visit, own):
     page = visit.post("/new/plan/pretrain", start="run", earlier="runs/one")
-    assert "Its tasks read what is not done yet: pack, tokenizer." in page.text
+    assert "Its tasks need the results of pack, tokenizer, which are not there yet." in page.text
 
 
 def test_a_start_triggers_the_dag_with_the_forms_values_and_is_recorded(visit, own):
-    answer = visit.post("/new/start/corpus", recipe="own", overrides="ppo.steps=3\r\n", crawl="A-2024-10")
+    crawl = own.recipe.snapshots[0]
+    answer = visit.post("/new/start/corpus", recipe="own", overrides="ppo.steps=3\r\n", crawl=crawl)
     assert answer.status_code == 303
     assert answer.headers["location"] == "/new?dag=corpus&started=manual__started"
-    made = {"recipe": "own", "crawl": "A-2024-10", "overrides": ["ppo.steps=3"]}
-    assert visit.visitor.triggered == [("corpus", made, "A-2024-10")]
+    made = {"recipe": "own", "crawl": crawl, "overrides": ["ppo.steps=3"]}
+    assert visit.visitor.triggered == [("corpus", made, crawl)]
     [(event, dag, _, what)] = visit.visitor.recorded
     assert (event, dag, what["overrides"], what["recipe"]) == ("new_run", "corpus", "ppo.steps=3\n", "own")
     page = visit.get("/new", dag="corpus", started="manual__started")
@@ -176,6 +177,19 @@ def test_what_is_wrong_starts_nothing(visit, own, form):
     answer = visit.post("/new/start/corpus", **{"recipe": "own", **form})
     assert answer.status_code == 422
     assert visit.visitor.triggered == []
+
+
+def test_a_run_whose_crawl_cannot_be_listed_starts_only_if_the_person_insists(visit, own):
+    form = {"recipe": "own", "overrides": "\ncrawl.source=/nowhere/at/all"}
+    [mistake] = visit.post("/new/check/corpus", **form).json()["mistakes"]
+    assert (mistake["line"], mistake["key"]) == (1, "crawl.source")
+    refused = visit.post("/new/start/corpus", **form)
+    assert refused.status_code == 422
+    assert "Start the run anyway" in refused.text
+    assert '<li data-line="1">line 2, <code>crawl.source</code>: /nowhere/at/all: it is missing' in refused.text
+    assert visit.visitor.triggered == []
+    assert visit.post("/new/start/corpus", **form, unlisted="true").status_code == 303
+    assert [dag for dag, _, _ in visit.visitor.triggered] == ["corpus"]
 
 
 def test_who_may_only_read_checks_plans_and_starts_nothing(visit, own):
@@ -234,3 +248,31 @@ def test_every_key_is_explained(visit, own):
     assert rows["filter.min_words"]["default"] == "50"
     page = visit.get("/new/keys")
     assert "<code>crawl.max_bytes_per_file</code>" in page.text
+
+
+ONCE = "2026-11-22T19:45:03+00:00-1a2b3c4d"
+
+
+def test_a_form_that_is_sent_twice_starts_one_run(visit, own):
+    first = visit.post("/new/start/corpus", recipe="own", once=ONCE)
+    second = visit.post("/new/start/corpus", recipe="own", once=ONCE)
+    assert first.status_code == second.status_code == 303
+    assert first.headers["location"] == second.headers["location"]
+    assert re.search(r"started=manual__2026-11-22T19%3A45%3A03%2B00%3A00__[0-9a-f]{8}$", first.headers["location"])
+    assert len(visit.visitor.triggered) == 1
+    changed = visit.post("/new/start/corpus", recipe="own", once=ONCE, overrides="ppo.steps=3")
+    assert changed.headers["location"] != first.headers["location"]
+    named = visit.post("/new/start/corpus", recipe="own", once=ONCE, crawl="A-2024-10", unlisted="true")
+    assert "started=manual__A-2024-10__" in named.headers["location"]
+    assert len(visit.visitor.triggered) == 3
+
+
+def test_each_form_has_a_number_of_its_own(visit, own):
+    pages = [visit.get("/new").text for _ in range(2)]
+    found = [re.search(r'name="once" value="([^"]+)"', page)[1] for page in pages]
+    assert found[0] != found[1]
+    again = visit.client.post(
+        "/new/plan/corpus", data={"recipe": "own", "once": ONCE}, headers={**visit.same_origin, "accept": "text/html"}
+    )
+    assert f'name="once" value="{ONCE.replace("+", "&#43;")}"' in again.text or f'value="{ONCE}"' in again.text
+    assert visit.post("/new/start/corpus", recipe="own", once="../x").status_code == 422

@@ -61,7 +61,7 @@ def test_why_a_page_was_dropped_is_two_clicks_from_its_reason(visit, searched):
     listing = clean(visit.get(BASE, stage="filter", reason="too_few_words"))
     assert searched.ids["short"] in listing
     text = clean(visit.get(f"{BASE}/document/{searched.ids['short']}"))
-    assert "<strong>filter</strong> dropped it: <strong>too_few_words</strong> (2)" in text
+    assert "<strong>filter</strong> dropped it because of <strong>too_few_words</strong> (2)" in text
     assert "&lt; 5 ✗ crossed" in text
     duplicate = clean(visit.get(f"{BASE}/document/{searched.ids['copy']}"))
     assert '<mark class="shared">' in duplicate
@@ -103,6 +103,22 @@ def test_a_note_needs_the_right_to_edit_and_is_listed(visit, searched):
 
 
 def test_a_run_without_results_says_so(visit, judged):
-    assert "before the index" in clean(visit.get(BASE))
+    assert "without an index" in clean(visit.get(BASE))
     assert clean(visit.get(f"{BASE}/thresholds"))
-    assert "There are none." in clean(visit.get(f"{BASE}/verdicts"))
+    assert "There are no notes." in clean(visit.get(f"{BASE}/verdicts"))
+
+
+def test_a_threshold_that_is_rounded_says_so(visit, searched):
+    found = visit.json(f"{BASE}/thresholds/try", setting="min_words", limit=5.04)
+    assert found["limit"] == 5.0
+    assert found["said"].startswith("5.04 is rounded to 5: only thresholds of two significant digits are counted. ")
+    assert "rounded" not in visit.json(f"{BASE}/thresholds/try", setting="min_words", limit=5)["said"]
+    page = clean(visit.get(f"{BASE}/thresholds", setting="min_words", limit=5.04))
+    assert "5.04 is rounded to 5" in page
+    assert "is rounded to" not in clean(visit.get(f"{BASE}/thresholds", setting="min_words"))
+
+
+def test_the_search_says_what_is_searched(visit, searched):
+    page = " ".join(clean(visit.get(BASE)).split())
+    assert "Words are searched in the first 200 characters of the texts of dropped documents only." in page
+    assert "They are not searched inside addresses or titles, nor in kept documents." in page

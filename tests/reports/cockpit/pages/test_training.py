@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,14 @@ import pytest
 
 from contract import ablation
 from contract.kinds import Kind
-from contract.live import points_name
+from contract.live import ALL_STEPS, LEFT_S, points_name
 from contract.manifest import Attempt, File
 from contract.metrics import Point, dump_points
 from contract.plan import Run, vary
-from contract.results import Ablate, Gate, Pretrain, Result, Reward
+from contract.results import Ablate, Evaluate, Gate, Judge, Pretrain, Result, Reward
 from contract.thinning import dump_curves, thin
 from reports.cockpit.pages import training
-from reports.cockpit.visitor import Listed
+from reports.cockpit.visitor import Listed, TaskState
 
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)>\x1b[31m'
 
@@ -63,7 +64,7 @@ def test_a_task_that_runs_is_followed_with_new_points_only_until_it_is_done(
     folder = f"{judged.task('sft').prefix}/attempt-aa"
     judged.store.write_bytes(f"{folder}/{points_name(0)}", dump_points(points(1, 4, "loss")))
     page = visit.get("/training/runs/one")
-    assert "Running; the charts follow." in page.text
+    assert "Running. The charts show new points as they come. Step 3." in page.text
     assert f"{folder}/live" in page.text, "where TensorBoard finds its files"
     first = visit.json("/training/runs/one/sft/points")
     assert (first["state"], first["whole"], first["next_s"]) == ("running", True, 4)
@@ -152,8 +153,8 @@ def test_the_models_of_an_ablation_have_curves_of_their_own(
 @pytest.mark.parametrize(
     ("path", "status"),
     [
-        ("/training/runs/one/filter", 404),
-        ("/training/runs/one/nothing", 404),
+        ("/training/runs/one/filter/points", 404),
+        ("/training/runs/one/nothing/points", 404),
         ("/training/runs/one/gate/points", 404),
         ("/training/runs/two/pretrain", 404),
         ("/training/runs/one/pretrain/points?attempt=../../x", 422),
@@ -207,12 +208,12 @@ def test_the_gate_says_why_it_opened_and_shows_its_worst_pairs(visit: Any, decid
     assert page.status_code == 200
     for text in (
         "The gate is open: the lower end of the interval, 89.0%, reaches the threshold of 55.0%.",
-        "Nobody is asked before PPO",
+        "PPO needs no approval",
         "150.5 of 160 held-out pairs are ranked right",
         "from 89.0\N{NO-BREAK SPACE}% to 97.0\N{NO-BREAK SPACE}%",
         "Expected calibration error 3.1\N{NO-BREAK SPACE}%",
         "<td>40</td><td>52.0\N{NO-BREAK SPACE}%</td><td>75.0\N{NO-BREAK SPACE}%</td>",
-        "Pair 12: the rejected reply gets 2.5 more",
+        "Pair 12: the rejected reply gets a reward 2.5 higher",
     ):
         assert text in page.text
     assert "<script>alert" not in page.text
@@ -226,7 +227,7 @@ def test_the_task_that_asks_a_person_is_a_click_away(visit: Any, decided: None, 
     vary(judged, "asks", ["gate.approval=true"])
     page = visit.get("/training/runs/asks/gate").text
     assert asking.replace("/one/", "/asks/") in page
-    assert "A person is asked before PPO (gate.approval). Nobody has refused it." in page
+    assert "PPO needs the approval of a person (gate.approval). Nobody has rejected it." in page
 
 
 def test_the_pictures_of_the_gate_are_its_figures(visit: Any, decided: None, judged: Run) -> None:
@@ -243,9 +244,136 @@ def test_the_pictures_of_the_gate_are_its_figures(visit: Any, decided: None, jud
     assert (diagram["data"][0]["x"], diagram["data"][0]["y"]) == ([0.52], [0.75])
 
 
+def test_the_gate_tells_of_short_replies_tasks_the_judge_and_both_win_rates(
+    visit: Any, judged: Run, commit: Callable[..., None]
+) -> None:
+    drawn = {"edges": [0.0, 1.0, 3.0], "better": [1, 5], "worse": [4, 2]}
+    data = json.dumps({"bins": [], "worst": [], "histograms": drawn}).encode()
+    figures = {"pairs": 7, "accuracy": 0.25, "low": 0.1, "high": 0.5}
+    short = {"shorter_accuracy": 0.625, "shorter_accuracy_low": 0.5, "shorter_accuracy_high": 0.75, "shorter_pairs": 48}
+    scored = {"heldout_mse": 0.5, "heldout_correlation": 0.875}
+    told = REWARD.model_copy(update={"tasks": {HOSTILE: figures, "poems": figures}, **short, **scored})
+    commit("reward", told, Kind.CALIBRATION, "calibration.json", data)
+    gate = Gate(
+        open=False, accuracy=0.94, low=0.89, high=0.97, threshold=0.55,
+        shorter_accuracy=0.6, shorter_low=0.4, shorter_high=0.8, shorter_threshold=0.5,
+    )  # fmt: skip
+    Attempt(judged, judged.task("gate")).commit([], result=gate)
+    judge = Judge(pairs=30, accuracy=0.75, accuracy_low=0.7, accuracy_high=0.8, heldout_pairs=160)
+    Attempt(judged, judged.task("judge")).commit([], result=judge)
+    won = {"win_rate": 0.9, "win_rate_low": 0.8, "win_rate_high": 0.95}
+    lost = {"judge_win_rate": 0.45, "judge_win_rate_low": 0.3, "judge_win_rate_high": 0.6}
+    both = Evaluate(heldout_sequences=1, heldout_tokens=1, prompts=1, reward_sft=0.0, worse_sft=False, **won, **lost)
+    Attempt(judged, judged.task("evaluate")).commit([], result=both)
+    page = visit.get("/training/runs/one/gate")
+    assert page.status_code == 200
+    text = page.text.replace("\N{NO-BREAK SPACE}", " ")
+    for words in (
+        "<td>0.4</td><td>at least 0.5</td><td>no</td><td>whether PPO starts</td>",
+        "Of the 48 pairs whose better reply is the shorter one, it ranks 62.5 % right (95 % interval 50.0 % to 75.0 %)",
+        "have a correlation of 0.875; the mean squared error is 0.5.",
+        '<th scope="row">poems</th><td>7</td><td>25.0 %</td><td>10.0 % to 50.0 %</td>',
+        "It ranks 75.0 % of the same held-out pairs right (95 % interval 70.0 % to 80.0 %) and learned from 30 prompts.",
+        "the reward model that PPO optimised</th><td>90.0 %</td><td>80.0 % to 95.0 %</td>",
+        "the judge, which PPO never saw</th><td>45.0 %</td><td>30.0 % to 60.0 %</td>",
+    ):
+        assert words in text
+    assert "<script>alert" not in page.text
+    picture = training.rewards(training.gate.view(judged))
+    assert picture is not None
+    assert [(bars["x"], bars["y"]) for bars in picture["data"]] == [([0.5, 2.0], (1, 5)), ([0.5, 2.0], (4, 2))]
+    odd = gate_view_with(training.gate.view(judged), better=(1,))
+    assert training.rewards(odd) is None
+
+
+def gate_view_with(view: Any, **changed: Any) -> Any:
+    """The view with other counts in its histograms."""
+    drawn = view.calibration.histograms.model_copy(update=changed)
+    return replace(view, calibration=view.calibration.model_copy(update={"histograms": drawn}))
+
+
 def test_a_gate_that_has_not_decided_says_what_is_missing(visit: Any, judged: Run) -> None:
     page = visit.get("/training/runs/one/gate")
     assert page.status_code == 200
     assert "The gate has not decided yet." in page.text
     assert "reward is not done yet." in page.text
     assert training.interval(training.gate.view(judged)) is None
+
+
+def test_a_task_without_curves_names_the_stages_that_have_some(visit: Any, judged: Run, trained: None) -> None:
+    for task in ("segment.filter", "resolve", "publish"):
+        page = visit.get(f"/training/runs/one/{task}")
+        assert page.status_code == 200
+        assert f"The task {task} has no curves" in page.text
+        assert '<a href="/training/runs/one/pretrain">pretrain <span class="faint">done</span></a>' in page.text
+    assert visit.get("/training/runs/two/filter").status_code == 404
+
+
+def test_a_running_task_says_how_far_it_is(visit: Any, judged: Run) -> None:
+    folder = f"{judged.task('sft').prefix}/attempt-aa"
+    far = [Point(3, ALL_STEPS, 1200.0, 0.0), Point(3, LEFT_S, 95.0, 0.0)]
+    judged.store.write_bytes(f"{folder}/{points_name(0)}", dump_points([*points(1, 4, "loss"), *far]))
+    page = visit.get("/training/runs/one/sft").text
+    assert "Step 3 of 1,200, about 1 min 35 s left." in page
+    found = visit.json("/training/runs/one/sft/points")
+    assert found["far"] == "Step 3 of 1,200, about 1 min 35 s left."
+    assert [*found["curves"]] == ["loss"], "how far it is stands in no chart"
+    assert [chart["names"] for chart in found["charts"]] == [["loss"]]
+    same = visit.json("/training/runs/one/sft/points", attempt="attempt-aa", number=0)
+    assert (same["state"], same["far"]) == ("running", ""), "nothing new"
+
+
+def test_a_task_that_waits_says_for_what(visit: Any, judged: Run) -> None:
+    states = [TaskState("runs", "one", "sft", "running", 1, -1, "the cpu of its machine, in use by ppo all")]
+    visit.visitor.tasks = lambda dag_id, run_id: states
+    said = "No points yet. The task waits for the cpu of its machine, in use by ppo all."
+    assert said in visit.get("/training/runs/one/sft").text
+    assert visit.json("/training/runs/one/sft/points")["said"] == said
+    states[0] = TaskState("runs", "one", "sft", "running", 1, -1)
+    assert visit.json("/training/runs/one/sft/points")["said"] == "The task runs. It has shown no points yet."
+    assert visit.json("/training/runs/one/ppo/points")["said"] == "No points yet."
+
+
+def test_the_files_of_the_curves_can_be_downloaded(visit: Any, judged: Run) -> None:
+    attempt = Attempt(judged, judged.task("pretrain"))
+    files = {
+        "curves.json": (Kind.CURVES, dump_curves(thin(points(1, 4, "loss")))),
+        "events.out.tfevents.0000000000.gristmill": (Kind.EVENTS, b"events"),
+        "metrics.jsonl": (Kind.METRICS, b"{}"),
+        "model.safetensors": (Kind.MODEL, b"weights"),
+    }
+    for name, (_, data) in files.items():
+        judged.store.write_bytes(attempt.path(name), data)
+    listed = [File(path=attempt.path(name), kind=kind, bytes=len(data)) for name, (kind, data) in files.items()]
+    attempt.commit(listed, result=Pretrain.model_construct())
+    page = visit.get("/training/runs/one/pretrain").text
+    for name, (kind, data) in files.items():
+        at = f"/training/runs/one/pretrain/files/{name}"
+        assert (f'href="{at}" download>' in page) == (kind != Kind.MODEL)
+        answer = visit.client.get(at)
+        if kind == Kind.MODEL:
+            assert answer.status_code == 404, "models have their own page"
+            continue
+        assert (answer.status_code, answer.content) == (200, data)
+        assert answer.headers["content-disposition"] == f'attachment; filename="{name}"'
+        assert answer.headers["content-type"] == "application/octet-stream"
+    for at in ("pretrain/files/other", "gate/files/curves.json", "filter/files/curves.json", "sft/files/curves.json"):
+        assert visit.get(f"/training/runs/one/{at}").status_code == 404
+    assert visit.get("/training/runs/one/pretrain/files/..%2Fmanifest.json").status_code in (404, 422)
+    visit.visitor.reads = False
+    assert visit.get("/training/runs/one/pretrain/files/curves.json").status_code == 403
+
+
+def test_the_gate_says_who_has_approved(visit: Any, decided: None, judged: Run) -> None:
+    visit.visitor.approval = lambda dag_id, run_id: "approved by <Ada>, 2026-11-22T15:00:00+00:00"
+    assert "Ada" not in visit.get("/training/runs/one/gate").text, "this recipe asks nobody"
+    vary(judged, "asks", ["gate.approval=true"])
+    page = visit.get("/training/runs/asks/gate").text
+    assert "PPO was approved by &lt;Ada&gt;, 2026-11-22T15:00:00+00:00." in page
+
+
+def test_the_sides_of_a_pair_are_named_by_the_data(visit: Any, decided: None) -> None:
+    page = visit.get("/training/runs/one/gate").text
+    assert "Chosen in the data, reward by the model -1.5" in page
+    assert "Rejected in the data, reward by the model 1" in page
+    assert "people" not in page

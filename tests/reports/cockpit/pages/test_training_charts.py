@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import uvicorn
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, expect, sync_playwright
 
 from contract.kinds import Kind
-from contract.live import points_name
-from contract.manifest import Attempt, File
+from contract.live import ALL_STEPS, LEFT_S, points_name
+from contract.manifest import Attempt, File, find
 from contract.metrics import Point, dump_points
 from contract.plan import Run
 from contract.results import Pretrain
@@ -139,3 +139,33 @@ def test_texts_of_a_chart_are_no_markup(address: str, page: Page, judged: Run) -
     assert chart.locator(".gtitle").text_content() == '<a href="https://evil.example">b</a>'
     assert chart.locator(".xtick").first.text_content() == '<a href="https://evil.example">a</a>'
     assert chart.locator(".bartext tspan").all_text_contents() == ["one", "<b>two</b>"]
+
+
+def test_a_frame_that_may_save_nothing_has_airflow_save_the_files(address: str, page: Page, judged: Run) -> None:
+    commit(judged, points(1, 31, "loss"))
+    outer = f'<iframe sandbox="allow-scripts allow-same-origin allow-forms" width=380 height=800 src="{address}/one/pretrain">'
+    page.route("**/outer", lambda route: route.fulfill(body=f"<body>{outer}</iframe></body>", content_type="text/html"))
+    page.goto(f"{address}/outer")
+    with page.expect_download() as saved:
+        page.frame_locator("iframe").get_by_role("link", name="curves.json").click()
+    assert saved.value.suggested_filename == "curves.json"
+    done = judged.store.read_bytes(find(judged.store, judged.task("pretrain")).of(Kind.CURVES)[0].path)  # type: ignore[union-attr]
+    assert saved.value.path().read_bytes() == done
+
+
+def test_the_step_and_the_time_left_stand_until_new_points_come(address: str, page: Page, judged: Run) -> None:
+    folder = f"{judged.task('sft').prefix}/attempt-aa"
+    far = [Point(3, ALL_STEPS, 60.0, 0.0), Point(3, LEFT_S, 95.0, 0.0)]
+    judged.store.write_bytes(f"{folder}/{points_name(0)}", dump_points([*points(1, 4, "loss"), *far]))
+    page.add_init_script("const wait = setTimeout; window.setTimeout = (work, ms) => wait(work, Math.min(ms, 50));")
+    with page.expect_response(lambda answer: "points" in answer.url and "number=0" in answer.url):
+        page.goto(f"{address}/one/sft")
+    expect(page.locator("#state")).to_contain_text("Step 3 of 60, about 1 min 35 s left.")
+    page.wait_for_timeout(300)
+    expect(page.locator("#state")).to_contain_text("Step 3 of 60, about 1 min 35 s left.")
+    judged.store.write_bytes(
+        f"{folder}/{points_name(1)}", dump_points([*points(4, 6, "loss"), Point(5, ALL_STEPS, 60.0, 0.0)])
+    )
+    expect(page.locator("#state")).to_contain_text("Step 5 of 60.")
+    expect(page.locator("#lines th").first).to_have_text("loss")
+    assert page.locator("#lines th").count() == 1
