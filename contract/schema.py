@@ -152,6 +152,22 @@ PROMPTS = pa.schema(
     ]
 )
 
+# What people compare in one round of feedback; `contract.feedback` says how they vote on it.
+RATED = pa.schema(
+    [
+        ("id", pa.string()),  # 32 hexadecimal digits, from the texts
+        ("round", pa.int32()),
+        _TASK,
+        ("prompt", _TURNS),  # the last turn is a user's
+        # model: the fingerprint or address of what wrote the reply; people who vote never see it, nor the temperature
+        (
+            "replies",
+            pa.list_(pa.struct([("text", pa.string()), ("model", pa.string()), ("temperature", pa.float64())])),
+        ),
+        ("gold", pa.list_(pa.int32())),  # the known rank of each reply, 1 is the best; null if none is known
+    ]
+)
+
 DROPS = pa.schema(
     [
         ("id", pa.string()),
