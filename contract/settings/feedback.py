@@ -29,3 +29,16 @@ class Rating(Settings):
         if len(set(self.criteria)) < len(self.criteria):
             raise ValueError("criteria should name each criterion once")
         return self
+
+
+class Trust(Settings):
+    """Whose votes are left out. A share is too low if the upper end of its 95 % interval lies below the threshold."""
+
+    min_agreement: Fraction = 0.5
+    """With the majority of the others, where both prefer one of two replies. A coin agrees in half of these."""
+    min_gold: Fraction = 0.5
+    """With the gold items."""
+    min_consistency: Fraction = 0.0
+    """With the same person's first vote on an item."""
+    min_seconds: Annotated[Real, Field(ge=0, le=3600)] = 0.0
+    """Median time of a vote."""
