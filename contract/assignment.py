@@ -101,8 +101,15 @@ class Desk:
         """The number of the person's next vote on an item, from 0."""
         return len(self._all.get(item, ()))
 
-    def was_given(self, item: str) -> bool:
-        """Whether the person has ever been shown an item, so that their vote on it is no surprise."""
+    def may_vote(self, item: str, showing: int) -> bool:
+        """Whether the page may have asked the person for this vote: before, or now.
+
+        A vote that was asked for before may be there already, and is then not kept a second time.
+        """
+        if showing != self.showing(item):
+            return showing < self.showing(item)
+        if item in self.mine:
+            return item in self.again()
         return any(held.item == item and held.annotator == self.annotator for held in self.ballots.held)
 
     def _busy(self, held: Held) -> bool:

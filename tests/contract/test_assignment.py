@@ -118,8 +118,23 @@ def test_a_held_item_goes_to_nobody_else_until_the_time_is_over() -> None:
     assert room.show("ann") is None, "the item is bob's now"
     room.vote("ann", mine)
     assert room.ballots.counting, "the late vote counts"
-    assert room.desk("ann").was_given(mine.item)
-    assert not room.desk("carl").was_given(mine.item)
+
+
+def test_only_votes_that_the_page_asked_for_are_taken() -> None:
+    room = Room(3, people=1, repeated=0)
+    offer = room.show("ann")
+    assert offer is not None
+    allowed = [room.desk(name).may_vote(offer.item, showing) for name in ("ann", "bob") for showing in (0, 1)]
+    assert allowed == [True, False, False, False]
+    vote = room.vote("ann", offer)
+    assert room.desk("ann").may_vote(offer.item, 0), "it is there, and is not kept again"
+    assert not room.desk("ann").may_vote(offer.item, 1), "it is not to be repeated"
+    room.take_back(vote)
+    assert room.desk("ann").may_vote(offer.item, 1)
+    room = Room(1, people=1, repeated=1)
+    first = room.rate("ann")
+    assert first is not None
+    assert [room.desk("ann").may_vote(first.item, showing) for showing in (0, 1, 2)] == [True, True, False]
 
 
 def test_an_item_that_is_skipped_goes_to_somebody_else_and_not_to_the_same_person() -> None:
