@@ -429,7 +429,10 @@ def read_frozen(uri: str) -> tuple[Store, Frozen, list[Vote]]:
 
 
 def _votes_of(store: Store, frozen: Frozen) -> Iterator[Vote]:
+    folder = f"{frozen.round.folder}/votes/"
     for one in frozen.votes:
+        if not VOTE.fullmatch(one.path.removeprefix(folder)):
+            raise InputError(f"{one.path}: is no vote of the round {frozen.round.name}")
         try:
             data = store.read_bytes(one.path)
         except FileNotFoundError:

@@ -140,6 +140,7 @@ PAIRS = pa.schema(
         ("rejected", pa.string()),
         ("chosen_score", pa.float64()),  # null where the replies were only ranked
         ("rejected_score", pa.float64()),
+        ("weight", pa.float64()),  # of the pair in the loss of the reward model
     ]
 )
 

@@ -114,7 +114,7 @@ STAGES: dict[str, Stage] = {
             settings=("decontaminate",), drops=True, counts="examples", checks=True,
         ),
         Stage(
-            "preferences", "corpus", "spark", "corpus", ("mix", "instructions"), 2,
+            "preferences", "corpus", "spark", "corpus", ("mix", "instructions"), 3,
             "prompts with a better and a worse reply, or more replies that are ranked, likewise",
             settings=("decontaminate",), drops=True, counts="examples", checks=True,
         ),
@@ -143,7 +143,7 @@ STAGES: dict[str, Stage] = {
             settings=("pack.seq_len", "pretrain.boundaries", "pretrain.mixture"), facts=("chat_format",),
         ),
         Stage(
-            "reward", "align", "gpu", "corpus", ("sft", "tokenizer", "preferences"), 8,
+            "reward", "align", "gpu", "corpus", ("sft", "tokenizer", "preferences"), 9,
             "reward model from people's preferences",
             settings=("judge.share",), facts=("chat_format",),
         ),
@@ -168,7 +168,7 @@ STAGES: dict[str, Stage] = {
             facts=("chat_format",),
         ),
         Stage(
-            "judge", "evaluate", "gpu", "corpus", ("sft", "tokenizer", "preferences"), 1,
+            "judge", "evaluate", "gpu", "corpus", ("sft", "tokenizer", "preferences"), 2,
             "a second reward model from other prompts, which PPO never sees",
             settings=("reward",), facts=("chat_format",),
         ),

@@ -85,6 +85,7 @@ def read_pairs(job: Job, kind: Kind) -> Examples[Preference]:
             row["task"],
             row["chosen_score"],
             row["rejected_score"],
+            1.0 if row["weight"] is None else row["weight"],
         ),
     )
 
