@@ -11,7 +11,6 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
 
 from contract.feedback import Ballots, Held, Vote, by_item
 from contract.settings.feedback import Rating
@@ -120,15 +119,18 @@ class Desk:
         since = max(held.when, self._returned.get(key, held.when))
         return (self.now - since).total_seconds() < self.rating.hold_minutes * 60
 
-    def _slots(self, item: str) -> tuple[int, Held | None]:
-        """(How many slots of an item are taken, the file that would take a free one or None)."""
+    def _slots(self, item: str) -> tuple[int, int | None]:
+        """(How many slots of an item are taken, the first free one or None)."""
         holders = self._holders.get(item, {})
         taken = {slot for slot, held in holders.items() if self._busy(held)}
         free = next((slot for slot in range(self.rating.people) if slot not in taken), None)
-        if free is None:
-            return len(taken), None
-        generation = holders[free].generation + 1 if free in holders else 0
-        return len(taken), Held(item=item, slot=free, generation=generation, annotator=self.annotator, when=self.now)
+        return len(taken), free
+
+    def _hold(self, item: str, slot: int) -> Held:
+        """The file that gives a free slot to the person."""
+        before = self._holders.get(item, {}).get(slot)
+        generation = before.generation + 1 if before else 0
+        return Held(item=item, slot=slot, generation=generation, annotator=self.annotator, when=self.now)
 
     def _begun(self) -> Iterator[str]:
         """Items that the person holds and has not answered, the first that was shown first."""
@@ -153,15 +155,16 @@ class Desk:
             if sum(when > self.mine[item][0].when for when in times) >= self.rating.repeat_after:
                 yield item
 
-    def _fresh(self) -> list[Held]:
-        """Free slots of items that are new to the person: of the items with the fewest people first, then by lot."""
+    @cached_property
+    def _fresh(self) -> list[tuple[str, int]]:
+        """(Item, free slot) of items that are new to the person: those with the fewest people first, then by lot."""
         found = []
         for item in self.items:
             if item not in self.mine:
                 taken, free = self._slots(item)
-                if free:
-                    found.append((taken, drawn("next", self.rating.seed, self.annotator, item), free))
-        return [free for *_, free in sorted(found, key=lambda one: one[:2])]
+                if free is not None:
+                    found.append((taken, drawn("next", self.rating.seed, self.annotator, item), item, free))
+        return [(item, free) for *_, item, free in sorted(found)]
 
     def offers(self) -> list[Offer]:
         """What the person may rate next, the best first; empty if nothing is left.
@@ -173,7 +176,7 @@ class Desk:
             return [Offer(own, self.showing(own))]
         if due := next(self._due(), None):
             return [Offer(due, self.showing(due))]
-        fresh = [Offer(held.item, self.showing(held.item), held) for held in islice(self._fresh(), TRIED)]
+        fresh = [Offer(item, self.showing(item), self._hold(item, slot)) for item, slot in self._fresh[:TRIED]]
         return fresh or [Offer(item, self.showing(item)) for item in self.again()[:1]]
 
     def progress(self) -> Progress:
@@ -181,7 +184,7 @@ class Desk:
         done = people_of(self.ballots.counting)
         known = set(self.items)
         kept = sum(min(count, self.rating.people) for item, count in done.items() if item in known)
-        open_now = {*self._begun(), *(held.item for held in self._fresh())}
+        open_now = {*self._begun(), *(item for item, _ in self._fresh)}
         return Progress(
             done=kept,
             needed=len(self.items) * self.rating.people,

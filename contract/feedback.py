@@ -20,7 +20,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -38,7 +38,7 @@ NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,79}")
 VOTE = re.compile(r"([0-9a-f]{32})-([0-9a-f]{16})-(\d{1,4})\.json")
 HELD = re.compile(r"([0-9a-f]{32})-(\d{1,3})-(\d{1,4})\.json")
 MOST_BYTES = 1 << 16  # of one vote
-MOST_ITEMS = 20_000  # of one round, which a web server holds in memory
+MOST_ITEMS = 5_000  # of one round, which a web server holds in memory and lists at every vote
 MOST_REPLIES = 4
 READERS = 16
 Short = Annotated[str, Field(max_length=250)]
@@ -195,6 +195,7 @@ class TakenBack(Stored):
     when: datetime.datetime
 
 
+@lru_cache(maxsize=10_000)
 def key_of(annotator: str) -> str:
     """What stands for a person in names of files: 16 hexadecimal digits."""
     return hashlib.sha256(annotator.encode(errors="replace")).hexdigest()[:16]
@@ -209,7 +210,7 @@ class Ballots:
     held: tuple[Held, ...] = ()
     damaged: int = 0
 
-    @property
+    @cached_property
     def counting(self) -> list[Vote]:
         """The votes that were not taken back, with those that skip."""
         return [vote for vote in self.votes if vote.name not in self.taken_back]

@@ -1,7 +1,7 @@
 """The quality of people's votes: agreement, each person against the others and against gold items, who is left out."""
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -109,9 +109,14 @@ def measure(items: Mapping[str, Item], votes: Sequence[Vote]) -> Quality:
 
 def each(items: Mapping[str, Item], votes: Iterable[Vote]) -> tuple[Annotator, ...]:
     """Every person who voted on these items, in the order of their names."""
-    known = in_order(items, votes)
-    said = opinions(known)
-    return tuple(_annotator(name, items, known, said) for name in sorted({vote.annotator for vote in known}))
+    of: dict[str, list[Vote]] = defaultdict(list)
+    for vote in in_order(items, votes):
+        of[vote.annotator].append(vote)
+    said = {name: opinions(mine) for name, mine in of.items()}
+    sums: Counter[Question] = Counter()  # of all people, each question once
+    for one in (one for mine in said.values() for one in _firsts(mine).values()):
+        sums[one.question] += one.prefers
+    return tuple(_annotator(name, items, of[name], said[name], sums) for name in sorted(of))
 
 
 def in_order(items: Mapping[str, Item], votes: Iterable[Vote]) -> list[Vote]:
@@ -145,28 +150,29 @@ def _share(
     return Estimate(share, *wilson(share * trials, trials), len(some))
 
 
-def _annotator(name: str, items: Mapping[str, Item], votes: Sequence[Vote], said: Sequence[Opinion]) -> Annotator:
-    mine = [vote for vote in votes if vote.annotator == name]
-    times = [vote.seconds for vote in mine if vote.seconds is not None and not vote.skipped]
+def _annotator(
+    name: str, items: Mapping[str, Item], votes: Sequence[Vote], said: Sequence[Opinion], sums: Mapping[Question, int]
+) -> Annotator:
+    """One person. said: their opinions, the oldest first; sums: what all people say of each question, added up."""
+    times = [vote.seconds for vote in votes if vote.seconds is not None and not vote.skipped]
     first = _firsts(said)
-    own = [one for one in first.values() if one.annotator == name]
-    others = majority(one for one in first.values() if one.annotator != name)
-    all_mine = [one for one in said if one.annotator == name]
+    own = list(first.values())
+    others = {one.question: sign(sums[one.question] - one.prefers) for one in own}
     gold = {one.question: _gold(items, one) for one in own}
     return Annotator(
         name,
-        len(mine),
-        sum(vote.skipped for vote in mine),
-        sum(vote.all_bad for vote in mine),
+        len(votes),
+        sum(vote.skipped for vote in votes),
+        sum(vote.all_bad for vote in votes),
         median(times) if times else None,
         _share(
             own,
             lambda one: one.prefers == others[one.question],
-            lambda one: one.prefers != 0 and others.get(one.question, 0) != 0,
+            lambda one: one.prefers != 0 and others[one.question] != 0,
         ),
         _share(own, lambda one: one.prefers == gold[one.question], lambda one: gold[one.question] != 0),
-        _share(_again(all_mine, first), lambda one: one.prefers == first[one.key].prefers),
-        _share(all_mine, lambda one: one.prefers == one.first, lambda one: one.prefers != 0),
+        _share(_again(said, first), lambda one: one.prefers == first[one.key].prefers),
+        _share(said, lambda one: one.prefers == one.first, lambda one: one.prefers != 0),
     )
 
 
@@ -174,14 +180,6 @@ def _gold(items: Mapping[str, Item], one: Opinion) -> int:
     """What the gold ranking prefers; 0 for a tie, or without one."""
     gold = items[one.item].gold
     return sign(gold[one.other] - gold[one.one]) if gold else 0
-
-
-def majority(said: Iterable[Opinion]) -> dict[Question, int]:
-    """Question -> what more people prefer, 0 if neither."""
-    sums: dict[Question, int] = defaultdict(int)
-    for one in said:
-        sums[one.question] += one.prefers
-    return {question: sign(total) for question, total in sums.items()}
 
 
 def _alpha_of(once: Iterable[Opinion]) -> Estimate:
@@ -228,8 +226,10 @@ def _kappas(once: Iterable[Opinion]) -> tuple[tuple[str, str, Estimate], ...]:
     )
 
 
-def left_out(items: Mapping[str, Item], votes: Sequence[Vote], trust: Trust) -> dict[str, str]:
-    """Annotator -> why their votes are left out, in the order in which they go.
+def left_out(
+    items: Mapping[str, Item], votes: Sequence[Vote], trust: Trust
+) -> tuple[dict[str, str], tuple[Annotator, ...]]:
+    """(Annotator -> why their votes are left out, in the order in which they go; the others, measured without them).
 
     The worst one goes first, and then all is measured again, because one person who votes against the truth makes those
     who vote for it disagree with the majority.
@@ -239,7 +239,7 @@ def left_out(items: Mapping[str, Item], votes: Sequence[Vote], trust: Trust) -> 
         people = each(items, [vote for vote in votes if vote.annotator not in gone])
         worst = min((found for one in people if (found := _mistrust(one, trust))), default=None)
         if worst is None:
-            return gone
+            return gone, people
         gone[worst[1]] = worst[2]
 
 

@@ -129,12 +129,11 @@ class Judged:
 def judge(store: Store, made: Round, trust: Trust) -> Judged:
     """Measure the votes of a round that count."""
     items, found = feedback.items(store, made), feedback.ballots(store, made)
-    gone = annotators.left_out(items, found.counting, trust)
-    kept = [vote for vote in found.counting if vote.annotator not in gone]
+    gone, kept = annotators.left_out(items, found.counting, trust)
     return Judged(
         annotators.measure(items, found.counting),
         gone,
-        annotators.weights(annotators.each(items, kept)),
+        annotators.weights(kept),
         len(found.counting),
         len(found.taken_back),
         found.damaged,
@@ -144,7 +143,7 @@ def judge(store: Store, made: Round, trust: Trust) -> Judged:
 def strengths(store: Store, made: Round, trust: Trust) -> tuple[Table, int, Mapping[str, str]]:
     """(Bradley-Terry scores of the models of a round, how many comparisons they are of, whose votes are left out)."""
     items, found = feedback.items(store, made), feedback.ballots(store, made)
-    gone = annotators.left_out(items, found.counting, trust)
+    gone, _ = annotators.left_out(items, found.counting, trust)
     compared = annotators.comparisons(items, [vote for vote in found.counting if vote.annotator not in gone])
     return bradley_terry(compared), len(compared), gone
 

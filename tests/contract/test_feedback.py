@@ -81,7 +81,7 @@ def test_a_round_is_opened_once(store: Store) -> None:
     assert feedback.open_round(store, later).opened == NOW, "who comes later finds the round as it is"
     with pytest.raises(InputError, match="other items or settings"):
         feedback.open_round(store, made.model_copy(update={"number": 2}))
-    with pytest.raises(InputError, match="1 to 20,000 items"):
+    with pytest.raises(InputError, match="1 to 5,000 items"):
         feedback.open_round(store, make_round(store, [], "empty"))
     store.write_bytes("feedback/torn/round.json", b"{")
     assert feedback.rounds(store) == ([made], ["torn"])
