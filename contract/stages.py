@@ -158,7 +158,7 @@ STAGES: dict[str, Stage] = {
             settings=("pack.seq_len", "pretrain.boundaries", "pretrain.mixture"), facts=("chat_format",),
         ),
         Stage(
-            "dpo", "align", "gpu", "corpus", ("sft", "gate", "preferences", "tokenizer"), 1,
+            "dpo", "align", "gpu", "corpus", ("sft", "gate", "preferences", "tokenizer"), 2,
             "direct preference optimisation, in PPO's place if `align` says so",
             facts=("chat_format",),
         ),
