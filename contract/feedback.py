@@ -110,7 +110,8 @@ class Stored(BaseModel):
 class Round(Stored):
     """A round. run: the folder in `runs/` of the run that it belongs to; made_by: the path of the items' manifest.
 
-    purpose: its votes are learned from, or tell which of two models is better.
+    dag: the DAG whose people may vote; if it is empty, those of whichever DAG's run leads to the round. purpose: its
+    votes are learned from, or tell which of two models is better.
     """
 
     name: Annotated[str, Field(pattern=f"^{NAME.pattern}$")]
@@ -119,6 +120,7 @@ class Round(Stored):
     opened: datetime.datetime
     files: tuple[File, ...]
     made_by: str = ""
+    dag: Short = ""
     purpose: Literal["preferences", "comparison"] = "preferences"
     rating: Rating = Rating()
 

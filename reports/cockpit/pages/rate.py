@@ -8,7 +8,7 @@ from pydantic import Field, create_model, field_validator
 
 from contract import feedback
 from contract.assignment import Offer
-from contract.errors import StoreError
+from contract.errors import GristmillError, StoreError
 from contract.feedback import MOST_REPLIES, Kept, Rank, Round, Score, TakenBack, Vote
 from contract.plan import Run
 from contract.settings.feedback import Trust
@@ -16,7 +16,7 @@ from evals.agreement import Estimate
 from evals.bradley_terry import Table
 from reports import rating
 from reports.cockpit.page import Answer, Ask, Asked, Asking, InForm, InQuery, Name, Page
-from reports.cockpit.visitor import Refused
+from reports.cockpit.visitor import Listed, Refused
 from reports.rating import LETTERS, Sheet
 
 page = Page("rate", "Rate")
@@ -53,7 +53,7 @@ class Returned(Asked):
     """A vote that its annotator takes back."""
 
     round: RoundName
-    vote: VoteName
+    vote: Annotated[str, Field(pattern=f"^{feedback.VOTE.pattern}$")]
 
 
 class _Filled(Asked):
@@ -88,10 +88,18 @@ Filled: Any = create_model("Filled", __base__=_Filled, **RANKS, **SCORES)  # typ
 
 @page.get("")
 def newest(ask: Ask) -> Answer:
-    """The newest run with a round."""
+    """The newest run with a round in which the visitor may vote, or else with any round."""
+    found: list[Listed] = []
     for listed in ask.runs(LOOKED_AT):
-        if rating.rounds_of(ask.run(listed.dag_id, listed.run_id)):
+        try:
+            known = rating.rounds_of(ask.run(listed.dag_id, listed.run_id))
+        except (Refused, GristmillError):
+            continue  # a run without a recipe that can be read has no rounds
+        if known and _may_vote(ask, listed.dag_id, known[0]):
             return ask.go("rate", listed.dag_id, listed.run_id)
+        found += [listed] if known else []
+    for listed in found[:1]:
+        return ask.go("rate", listed.dag_id, listed.run_id)
     raise Refused(404, "No round is open. When a run asks for votes, its items appear here.")
 
 
@@ -100,9 +108,8 @@ def show(ask: Ask, dag_id: Name, run_id: Name, wanted: Annotated[Wanted, InQuery
     """The item that the visitor rates next."""
     run = ask.run(dag_id, run_id)
     made = _round(run, wanted.round)
-    may = ask.visitor.may_vote(dag_id)
     found = rating.sheet(run.store, made, _who(ask), _now())
-    if may and ask.request.method == "GET":
+    if _may_vote(ask, dag_id, made) and ask.request.method == "GET":
         found = rating.offered(run.store, found)
     return _form(ask, run, found, {}, last=wanted.kept)
 
@@ -115,6 +122,22 @@ def _round(run: Run, name: str) -> Round:
             return one
     why = f"This run has no round {name}." if known else "This run has opened no round for votes yet."
     raise Refused(404, f"{why} When it asks for votes, its items appear here.")
+
+
+def _may_vote(ask: Asking, dag_id: str, made: Round) -> bool:
+    """Whether the visitor may vote in a round, to which a run of a DAG leads.
+
+    Runs of several DAGs may share a recipe, so the round's own DAG is asked as well.
+    """
+    return all(map(ask.visitor.may_vote, {dag_id, made.dag or dag_id}))
+
+
+def _to_vote(ask: Asking, dag_id: str, run: Run, name: str) -> Round:
+    """A round of a run in which the visitor may vote. Raises Refused."""
+    made = _round(run, name)
+    if not _may_vote(ask, dag_id, made):
+        raise Refused(403, f"You may not vote in the rounds of the DAG {made.dag}. Ask who administers Airflow.")
+    return made
 
 
 def _who(ask: Asking) -> str:
@@ -147,7 +170,7 @@ def _form(
         progress=desk.progress(),
         last=own[last] if last in own and last not in desk.ballots.taken_back else None,
         told=rating.told,
-        may=ask.visitor.may_vote(ask.request.path_params["dag_id"]),
+        may=_may_vote(ask, ask.request.path_params["dag_id"], found.round),
         may_see=ask.visitor.may_edit(ask.request.path_params["dag_id"]),
         said=said,
     )
@@ -157,7 +180,7 @@ def _form(
 def vote(ask: Ask, dag_id: Name, run_id: Name, form: Annotated[Filled, InForm()]) -> Answer:
     """Keep a vote. The same form that is sent again changes nothing."""
     run = ask.run(dag_id, run_id)
-    made = _round(run, form.round)
+    made = _to_vote(ask, dag_id, run, form.round)
     found = rating.sheet(run.store, made, _who(ask), _now())
     if form.item not in found.items:
         raise Refused(409, f"The round {made.name} has no such item. Load the page again.")
@@ -227,7 +250,7 @@ def votes(ask: Ask, dag_id: Name, run_id: Name, wanted: Annotated[Wanted, InQuer
         prompts={vote.name: found.items[vote.item].prompt[-1].text[:200] for vote in mine if vote.item in found.items},
         taken_back=found.desk.ballots.taken_back,
         told=rating.told,
-        may=ask.visitor.may_vote(dag_id),
+        may=_may_vote(ask, dag_id, made),
         may_see=ask.visitor.may_edit(dag_id),
     )
 
@@ -236,7 +259,7 @@ def votes(ask: Ask, dag_id: Name, run_id: Name, wanted: Annotated[Wanted, InQuer
 def take_back(ask: Ask, dag_id: Name, run_id: Name, form: Annotated[Returned, InForm()]) -> Answer:
     """Say that a vote of the visitor's does not count any more."""
     run = ask.run(dag_id, run_id)
-    made = _round(run, form.round)
+    made = _to_vote(ask, dag_id, run, form.round)
     feedback.take_back(run.store, made, TakenBack(vote=form.vote, annotator=_who(ask), when=_now()))
     return ask.go("rate", dag_id, run_id, round=made.name)
 

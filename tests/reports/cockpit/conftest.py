@@ -23,6 +23,7 @@ class Reader(Local):
     def __init__(self, store: Store) -> None:
         super().__init__(store)
         self.session, self.reads, self.edits, self.votes = True, True, True, True
+        self.closed: set[str] = set()  # DAGs in whose rounds the visitor may not vote
         self.recorded: list[tuple[str, str, str, dict[str, object]]] = []
         self.triggered: list[tuple[str, dict[str, object], str | None]] = []
         self.started: set[str] = set()
@@ -34,7 +35,7 @@ class Reader(Local):
         return self.edits and self.may_read(dag_id)
 
     def may_vote(self, dag_id: str) -> bool:
-        return self.votes and self.may_read(dag_id)
+        return self.votes and dag_id not in self.closed and self.reads
 
     def record(self, event: str, dag_id: str, run_id: str, what: Mapping[str, object]) -> None:
         self.recorded.append((event, dag_id, run_id, dict(what)))

@@ -19,6 +19,7 @@ from contract.store import Store
 from reports.cockpit.pages.rate import dense
 
 NOW = datetime.datetime(2026, 3, 1, 12, tzinfo=datetime.UTC)
+NO_VOTE = f"{'0' * 32}-{'0' * 16}-0.json"
 HOSTILE = "<script>alert(1)</script> <img src=x onerror=alert(2)>\x1b"
 CODE = "Look:\n```python\nif a < b: pass\n```\nand $\\frac{1}{2}$."
 
@@ -29,7 +30,7 @@ def made(visit, judged):
     return open_round(visit.store)
 
 
-def open_round(store, name="first", replies=2, **rating):
+def open_round(store, name="first", replies=2, dag="", **rating):
     items = []
     for number in range(6):
         prompt = (Turn("user", f"question {number} {HOSTILE}"),)
@@ -38,7 +39,8 @@ def open_round(store, name="first", replies=2, **rating):
         items.append(Item(item_id(prompt, written), 1, prompt, written))
     file = feedback.write_items(store, f"sample/{name}/items.parquet", items)
     wanted = Rating(**({"people": 2, "repeated": 0} | rating))
-    return feedback.open_round(store, Round(name=name, number=1, run="one", opened=NOW, files=(file,), rating=wanted))
+    made = Round(name=name, number=1, run="one", opened=NOW, files=(file,), dag=dag, rating=wanted)
+    return feedback.open_round(store, made)
 
 
 def form_of(page):
@@ -184,6 +186,8 @@ def test_a_vote_is_taken_back_and_given_again(visit, made):
     assert [one.showing for one in feedback.ballots(visit.store, made).counting] == [1]
     listed = visit.get("/rate/runs/one/votes").text
     assert (listed.count("taken back 20"), listed.count("data-undo")) == (1, 1)
+    for name in (NO_VOTE, "", "../x"):
+        assert visit.post("/rate/runs/one/take_back", round="first", vote=name).status_code == 422
     visit.visitor.name = "bob"
     assert visit.post("/rate/runs/one/take_back", round="first", vote=vote.name).status_code == 422
     assert "You have not voted in this round." in visit.get("/rate/runs/one/votes").text
@@ -197,7 +201,7 @@ def test_who_may_not_vote_sees_no_item_and_takes_none_away(visit, made):
     assert 'id="rate"' not in page.text
     assert "question" not in page.text
     assert visit.post("/rate/runs/one/vote", **form, rank_0=1, rank_1=2).status_code == 403
-    assert visit.post("/rate/runs/one/take_back", round="first", vote="").status_code == 403
+    assert visit.post("/rate/runs/one/take_back", round="first", vote=NO_VOTE).status_code == 403
     assert (votes(visit, made), visit.visitor.recorded) == ((), [])
     assert len(feedback.ballots(visit.store, made).held) == 1
     visit.visitor.votes, visit.visitor.edits = True, False
@@ -205,6 +209,24 @@ def test_who_may_not_vote_sees_no_item_and_takes_none_away(visit, made):
     for page in ("quality", "strengths"):
         assert visit.get(f"/rate/runs/one/{page}").status_code == 403
     assert "Quality of the votes" not in visit.get("/rate/runs/one").text
+
+
+def test_the_right_of_the_rounds_own_dag_counts_whichever_run_leads_there(visit, judged):
+    made = open_round(visit.store, dag="feedback")
+    form = form_of(visit.get("/rate/runs/one"))
+    visit.visitor.closed = {"feedback"}
+    assert "You may not vote in the rounds of the DAG feedback." in visit.get("/rate").text
+    answer = visit.post("/rate/runs/one/vote", **form, rank_0=1, rank_1=2)
+    assert (answer.status_code, votes(visit, made)) == (403, ())
+    back = visit.post("/rate/runs/one/take_back", round="first", vote=NO_VOTE)
+    assert back.status_code == 403
+    visit.visitor.closed = set()
+    assert visit.post("/rate/runs/one/vote", **form, rank_0=1, rank_1=2).status_code == 303
+
+
+def test_a_run_that_cannot_be_read_does_not_hide_a_round(visit, made):
+    visit.store.write_bytes("runs/zzz/recipe.yaml", b"name: [")
+    assert visit.get("/rate").text.count('id="rate"') == 1
 
 
 def test_a_form_of_another_site_is_refused(visit, made):
