@@ -342,7 +342,10 @@ class Kept(StrEnum):
 
 
 def cast(store: Store, made: Round, vote: Vote) -> Kept:
-    """Keep a vote. A vote that was kept before is never changed or doubled. Raises StoreError if the store fails."""
+    """Keep a vote. A vote that was kept before is never changed or doubled. Raises StoreError if the store fails.
+
+    S3 also says NEW of equal bytes that were there before, because that may be the object of a retried request.
+    """
     path = f"{made.folder}/votes/{vote.name}"
     if store.create(path, vote.model_dump_json(indent=1).encode()):
         return Kept.NEW

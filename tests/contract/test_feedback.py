@@ -52,9 +52,9 @@ def make_vote(item: Item, annotator: str = "ann", showing: int = 0, **changes: A
     return Vote(item=item.id, annotator=annotator, showing=showing, **values)
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(str(tmp_path / "store"))
+@pytest.fixture(params=["file", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    return request.getfixturevalue("s3_store") if request.param == "s3" else Store(str(tmp_path / "store"))
 
 
 def test_items_are_read_as_they_were_written(store: Store) -> None:
@@ -106,7 +106,8 @@ def test_the_same_form_that_is_sent_twice_makes_one_vote(store: Store) -> None:
 def test_of_many_who_send_at_once_one_wins(store: Store) -> None:
     item = make_item("a")
     made = feedback.open_round(store, make_round(store, [item]))
-    sent = [make_vote(item, comment=str(number % 4)) for number in range(16)]
+    times = [NOW + datetime.timedelta(milliseconds=number) for number in range(16)]
+    sent = [make_vote(item, comment=str(number % 4), when=when) for number, when in enumerate(times)]
     with ThreadPoolExecutor(16) as pool:
         told = list(pool.map(lambda vote: feedback.cast(store, made, vote), sent))
     assert told.count(Kept.NEW) == 1
@@ -129,7 +130,8 @@ def test_a_vote_whose_answer_was_lost_is_there_when_it_is_sent_again(
         broken.setattr(Store, "create", lost)
         with pytest.raises(StoreError):
             feedback.cast(store, made, make_vote(item))
-    assert feedback.cast(store, made, make_vote(item)) is Kept.SAME
+    later = make_vote(item, when=NOW + datetime.timedelta(seconds=1))
+    assert feedback.cast(store, made, later) is Kept.SAME
     assert len(feedback.ballots(store, made).votes) == 1
 
 
@@ -143,7 +145,8 @@ def test_a_vote_is_taken_back_by_its_own_annotator_alone(store: Store) -> None:
     with pytest.raises(InputError, match="has no vote"):
         feedback.take_back(store, made, TakenBack(vote=make_vote(item, "bob").name, annotator="bob", when=NOW))
     back = TakenBack(vote=vote.name, annotator="ann", when=NOW)
-    assert [feedback.take_back(store, made, back) for _ in range(2)] == [True, False]
+    later = back.model_copy(update={"when": NOW + datetime.timedelta(seconds=1)})
+    assert [feedback.take_back(store, made, one) for one in (back, later)] == [True, False]
     found = feedback.ballots(store, made)
     assert (found.votes, found.counting) == ((vote,), [])
     forged = TakenBack(vote=make_vote(item, "bob").name, annotator="ann", when=NOW)
