@@ -114,7 +114,7 @@ STAGES: dict[str, Stage] = {
             settings=("decontaminate",), drops=True, counts="examples", checks=True,
         ),
         Stage(
-            "preferences", "corpus", "spark", "corpus", ("mix", "instructions"), 2,
+            "preferences", "corpus", "spark", "corpus", ("mix", "instructions"), 3,
             "prompts with a better and a worse reply, or more replies that are ranked, likewise",
             settings=("decontaminate",), drops=True, counts="examples", checks=True,
         ),
@@ -159,7 +159,7 @@ STAGES: dict[str, Stage] = {
             facts=("chat_format",),
         ),
         Stage(
-            "dpo", "align", "gpu", "corpus", ("sft", "gate", "preferences", "tokenizer"), 1,
+            "dpo", "align", "gpu", "corpus", ("sft", "gate", "preferences", "tokenizer"), 2,
             "direct preference optimisation, in PPO's place if `align` says so",
             settings=("judge.share", "reward.pretrain_tasks"), facts=("chat_format",),
         ),

@@ -27,7 +27,7 @@ from contract.recipe import Recipe, parse
 from contract.scores import ESTABLISHED
 from contract.settings.base import Settings
 from contract.settings.corpus import LANGUAGE_MODEL, CuratedSource
-from contract.settings.examples import ChatSource
+from contract.settings.examples import ChatSource, RoundOfVotes
 from contract.settings.examples import Source as ExampleSource
 from contract.settings.training import Phase
 from contract.sources import (
@@ -52,7 +52,7 @@ CHANGED: dict[str, Any] = {
     "crawl.soft_words": ("a",), "score.mask": ("ip",), "score.bad_words": "a", "score.perplexity_model": "a", "extract.extractor": "resiliparse", "langid.languages": ("de",), "filter.min_words": 7,
     "filter.gopher_repetition.top_ngram_char_fraction": {2: 0.5}, "filter.gopher_repetition.duplicate_ngram_char_fraction": {5: 0.5},
     "dedup_url.keep": "first", "dedup_fuzzy.keep": "newest", "dedup_substring.cut": "all", "decontaminate.benchmarks": {"a": "b"},
-    "decontaminate.ngram": 14, "decontaminate.action": "cut", "minhash_sign.method": "simhash", "minhash_sign.quality": "-words", "dedup_fuzzy.scope": "global", "dedup_substring.tokenizer": "a", "filter.gopher_quality.min_mean_word_chars": 4.0, "curate.sources": {"a": CuratedSource(uri="b", correct=True)}, "instructions.data": "a", "preferences.data": "a", "prompts.data": "a", "instructions.sources": {"a": ChatSource(data="b")}, "preferences.sources": {"a": ExampleSource(data="b")},
+    "decontaminate.ngram": 14, "decontaminate.action": "cut", "minhash_sign.method": "simhash", "minhash_sign.quality": "-words", "dedup_fuzzy.scope": "global", "dedup_substring.tokenizer": "a", "filter.gopher_quality.min_mean_word_chars": 4.0, "curate.sources": {"a": CuratedSource(uri="b", correct=True)}, "instructions.data": "a", "preferences.data": "a", "prompts.data": "a", "instructions.sources": {"a": ChatSource(data="b")}, "preferences.sources": {"a": ExampleSource(data="b")}, "preferences.rounds": {"a": RoundOfVotes(votes="b")},
     "instructions.heldout_tasks": ("a",), "preferences.criteria": {"a": 1.0}, "instructions.select.quality_key": "a", "ppo.kl_target": 6.0,
     "export.dtype": "bf16", "reward.objective": "both", "reward.start_from": "a", "reward.pretrain_tasks": ("a",), "export.at_least": {"prompts": 1.0}, "export.at_most": {"prompts": 9.0},
     "ppo.reward": "both", "grpo.reward": "both", "ppo.critic": "head", "ppo.sampler": "vllm", "grpo.sampler": "vllm", "ppo.kl_estimator": "k3", "ppo.answers.phrases": ("a",), "grpo.answers.phrases": ("a",),
