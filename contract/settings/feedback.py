@@ -42,3 +42,14 @@ class Trust(Settings):
     """With the same person's first vote on an item."""
     min_seconds: Annotated[Real, Field(ge=0, le=3600)] = 0.0
     """Median time of a vote."""
+
+
+class Feedback(Settings):
+    """How the votes of a round are collected. The votes that count go into the next run's recipe as a file."""
+
+    rating: Rating = Rating()
+    trust: Trust = Trust()
+    earlier: Fraction = 1.0
+    """When a round is added, the weights of all rounds before it are multiplied by this."""
+    hours: Annotated[Real, Field(gt=0, le=24 * 365)] = 336.0
+    """A round waits so long for its votes, and then goes on with those that are there."""
