@@ -57,9 +57,17 @@ def _add(found: list[Piece], lines: list[str], code: bool = False, language: str
 
 
 def rounds_of(run: Run) -> list[Round]:
-    """The rounds of a run, the newest first. Those that cannot be read are left out."""
+    """The rounds over a run's replies and those whose votes it learns from, the newest first.
+
+    Those that cannot be read are left out.
+    """
     name = split_digest(run.uri)[0].split("/")[-2]
-    return [one for one in reversed(feedback.rounds(run.store)[0]) if one.run == name]
+    learned = [one.votes for one in run.recipe.preferences.rounds.values()]
+    return [
+        one
+        for one in reversed(feedback.rounds(run.store)[0])
+        if one.run == name or any(f"/{one.folder}/frozen/" in uri for uri in learned)
+    ]
 
 
 @dataclass(frozen=True)
