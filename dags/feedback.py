@@ -11,7 +11,7 @@ from airflow.sdk import DAG, TriggerRule
 
 from contract.stages import ALIGNING, stages_of
 from gristmill_airflow.assets import ALIGNED
-from gristmill_airflow.feedback import COLLECTED, Votes, collect
+from gristmill_airflow.feedback import COLLECTED, Votes, collect, compare
 from gristmill_airflow.graph import ask_before_ppo, common, connect, publish_last, resolve, stages
 from gristmill_airflow.params import stage_params
 from gristmill_airflow.stage import RUN
@@ -31,9 +31,10 @@ with DAG(
 ):
     sampled = stages(stages_of("feedback"))["sample"]
     resolve() >> sampled
-    voted = Votes()
-    sampled >> voted
+    voted, judged = Votes(), compare(RUN)
+    sampled >> [voted, judged]
     collected = collect(RUN, voted.output)
+    judged >> collected
     options = {name: {"recipe": COLLECTED} for name in AGAIN}
     options |= {name: {"recipe": COLLECTED, "needs_open_gate": True} for name in ALIGNING}
     options["evaluate"]["trigger_rule"] = TriggerRule.NONE_FAILED  # what does not align is skipped

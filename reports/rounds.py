@@ -24,6 +24,7 @@ from contract.plan import Run, open_run, vary
 from contract.settings.examples import Preferences
 from contract.settings.feedback import Feedback
 from contract.store import Store
+from evals import judging
 from reports import rating
 
 DROPPED = f"{FOLDER}/dropped"
@@ -87,17 +88,26 @@ def votes(store: Store, name: str) -> Votes:
 
 @dataclass(frozen=True)
 class Collected:
-    """The run that learns from a round. frozen: the file of its votes, empty if there is none; left_out: annotator ->
-    why; dropped: the files of pairs that are new in it."""
+    """The run that learns from a round. frozen: the files of its votes; left_out: annotator -> why; dropped: the files
+    of pairs that are new in it."""
 
     run: Run
-    frozen: str = ""
+    frozen: tuple[str, ...] = ()
     left_out: Mapping[str, str] | None = None
     dropped: tuple[str, ...] = ()
 
 
+def with_revisions(store: Store, made: Round) -> dict[str, Round]:
+    """The round by its name in a recipe, and the one of its replies' revisions if there is one."""
+    key, beside = f"r{made.number:03d}", judging.revised_name(made)
+    there = store.exists(f"{FOLDER}/{beside}/round.json")
+    return {key: made, **({f"{key}-revised": feedback.read_round(store, beside)} if there else {})}
+
+
 def collect(run: Run, made: Round, name: str) -> Collected:
     """Freeze the votes of a round and make the run that learns from it and from all rounds before, called `name`.
+
+    With the round goes the one of its revised replies, if there is one.
 
     If that run exists already, it is returned as it is: votes that come later change nothing. Raises InputError if no
     vote counts and no file was dropped.
@@ -107,35 +117,35 @@ def collect(run: Run, made: Round, name: str) -> Collected:
         return Collected(open_run(uri))
     settings = run.recipe.feedback
     dropped = keep_dropped(run.store, made, run.recipe.preferences)
-    frozen, left_out = "", dict[str, str]()
-    try:
-        path, gone = rating.freeze(run.store, made, settings.trust)
-        frozen, left_out = run.store.full(path), dict(gone)
-    except InputError:
-        if not dropped:
-            raise
+    frozen, left_out = dict[str, str](), dict[str, str]()
+    for key, one in with_revisions(run.store, made).items():
+        try:
+            path, gone = rating.freeze(run.store, one, settings.trust)
+        except InputError:  # no vote counts
+            continue
+        frozen[key] = run.store.full(path)
+        left_out |= gone
+    if not frozen and not dropped:
+        raise InputError(f"round {made.name}: no vote counts, and no file was dropped, so there is nothing to learn")
     values = changes(run.recipe.preferences, settings, made.number, frozen, dropped)
-    last = last_model(run)
-    given = [
-        f"{key}={json.dumps(value)}" for key, value in {**values, "sample.last": last, "evaluate.last": last}.items()
-    ]
-    return Collected(vary(run, name, given), frozen, left_out, tuple(dropped.values()))
+    values |= dict.fromkeys(("sample.last", "evaluate.last"), last_model(run))
+    given = [f"{key}={json.dumps(value)}" for key, value in values.items()]
+    return Collected(vary(run, name, given), tuple(frozen.values()), left_out, tuple(dropped.values()))
 
 
 def changes(
-    now: Preferences, settings: Feedback, number: int, frozen: str, dropped: Mapping[str, str]
+    now: Preferences, settings: Feedback, number: int, frozen: Mapping[str, str], dropped: Mapping[str, str]
 ) -> dict[str, Any]:
     """What a round changes in a recipe: dotted key -> JSON value.
 
-    The weights of the rounds before are multiplied by `feedback.earlier`. frozen: the URI of the round's votes, or
-    empty. dropped: name -> URI of the files of pairs that are new.
+    The weights of the rounds before are multiplied by `feedback.earlier`. frozen: name -> URI of the round's
+    votes. dropped: name -> URI of the files of pairs that are new.
     """
     rounds = {
         name: {"votes": one.votes, "weight": round(one.weight * settings.earlier, 9)}
         for name, one in now.rounds.items()
     }
-    if frozen:
-        rounds[f"r{number:03d}"] = {"votes": frozen, "weight": 1.0}
+    rounds |= {name: {"votes": uri, "weight": 1.0} for name, uri in frozen.items()}
     made: dict[str, Any] = {"preferences.rounds": rounds, "sample.round": number + 1}
     if dropped:
         before = {name: one.model_dump(mode="json") for name, one in now.sources.items()}

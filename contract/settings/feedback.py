@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from contract.settings.base import Count, Fraction, Real, Seed, Settings, Text
+from contract.settings.base import Count, Fraction, Real, Seed, Settings, Text, Uri
 
 Criterion = Annotated[Text, Field(min_length=1, max_length=40)]
 
@@ -44,11 +44,28 @@ class Trust(Settings):
     """Median time of a vote."""
 
 
+class Judged(Settings):
+    """A model that compares replies beside people. Its address and key are in the environment: docs/feedback.md."""
+
+    model: Annotated[Text, Field(min_length=1, max_length=200)] | None = None
+    """As its endpoint names it. If unset, only people compare."""
+    principles: Uri | None = None
+    """A file of principles, one a line. The model then also criticises a reply to each prompt by one of them, revises
+    it, and chooses between the two."""
+
+    @model_validator(mode="after")
+    def _has_a_model(self) -> "Judged":
+        if self.principles and not self.model:
+            raise ValueError("principles needs a model that revises by them; set judge.model")
+        return self
+
+
 class Feedback(Settings):
     """How the votes of a round are collected. The votes that count go into the next run's recipe as a file."""
 
     rating: Rating = Rating()
     trust: Trust = Trust()
+    judge: Judged = Judged()
     earlier: Fraction = 1.0
     """When a round is added, the weights of all rounds before it are multiplied by this."""
     hours: Annotated[Real, Field(gt=0, le=24 * 365)] = 336.0

@@ -12,6 +12,7 @@ from typing import Any
 
 from airflow.sdk import BaseOperator, get_current_context, task
 from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.log import mask_secret
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from contract.errors import GristmillError, StoreError
@@ -117,6 +118,35 @@ class Votes(BaseOperator):
         return name
 
 
+@task
+def compare(recipe: str) -> int:
+    """Have the recipe's judge vote beside the people, and revise replies by its principles; the number of new votes.
+
+    Without a judge in the recipe nothing is asked.
+    """
+    from evals import judging
+    from evals.endpoint import from_environment
+    from reports import rounds
+
+    with reported():
+        run = open_run(recipe)
+        hide(run.recipe.crawl.source)
+        asked = run.recipe.feedback.judge
+        if asked.model is None:
+            log.info("the recipe names no feedback.judge.model; only people compare")
+            return 0
+        judge = from_environment(asked.model)
+        mask_secret(judge.key)
+        context: Any = get_current_context()
+        made = rounds.open_round(run, context["dag"].dag_id, now())
+        new = judging.judge_round(run.store, made, judge, now)
+        log.info("round %s: %d new votes of %s", made.name, new, judging.annotator(asked.model))
+        if asked.principles:
+            beside = judging.constitution(run.store, made, judge, judging.read_principles(asked.principles), now)
+            log.info("revised: %s", beside.name if beside else "no revision changes a reply")
+    return new
+
+
 @task(outlets=[RESOLVED])
 def collect(recipe: str, name: str) -> str:
     """Freeze the votes of the round, and return the URI of the run that learns from them and from all rounds before."""
@@ -131,7 +161,7 @@ def collect(recipe: str, name: str) -> str:
         found = rounds.collect(run, made, run_name(f"{context['dag'].dag_id}.{context['run_id']}.collected"))
     for annotator, why in (found.left_out or {}).items():
         log.info("left out: %s", printable(f"{annotator}: {why}"))
-    for place in filter(None, (found.frozen, *found.dropped)):
+    for place in (*found.frozen, *found.dropped):
         log.info("learned from: %s", place)
     log.info("run: %s", found.run.uri)
     said = f"round {made.number}: {rounds.votes(run.store, name)}"

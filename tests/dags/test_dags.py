@@ -189,7 +189,8 @@ def test_a_person_may_be_asked_between_gate_and_ppo(bag):
 def test_a_round_is_sampled_voted_on_and_collected_before_anything_learns(bag):
     dag = bag.dags["feedback"]
     assert dag.get_task("votes").upstream_task_ids == {"sample"}
-    assert dag.get_task("collect").upstream_task_ids == {"votes"}
+    assert dag.get_task("collect").upstream_task_ids == {"votes", "compare"}
+    assert dag.get_task("compare").upstream_task_ids == {"sample"}
     for name in LEARNED:
         task = dag.get_task(name)
         assert "collect" in task.get_flat_relative_ids(upstream=True)

@@ -14,9 +14,11 @@ from contract.conversation import Turn
 from contract.errors import StoreError
 from contract.feedback import Item, Reply, Vote, item_id
 from contract.manifest import Attempt
+from contract.plan import open_run
 from contract.results import result_of
 from gristmill_airflow import feedback
 from gristmill_airflow.feedback import Votes, VotesTrigger
+from gristmill_airflow.note import OURS
 from gristmill_airflow.result import SUMMARY
 from reports import rounds
 
@@ -127,6 +129,51 @@ def test_a_store_that_fails_is_asked_again_and_a_lost_round_is_told(run, monkeyp
     found = asyncio.run(first(lost)).payload
     assert found["state"] == "failed"
     assert "there is no such round" in found["said"]
+
+
+@pytest.fixture
+def in_airflow(monkeypatch):
+    """What the tasks leave in Airflow: `summary`, and the event's `extra`."""
+    event = SimpleNamespace(extra=None, add_partitions=lambda key: None)
+    left = {"event": event}
+    context = {
+        "dag": SimpleNamespace(dag_id="feedback"),
+        "run_id": "manual__1",
+        "ti": SimpleNamespace(xcom_push=lambda key, value: left.update({key: value})),
+        "outlet_events": {feedback.RESOLVED: event},
+    }
+    monkeypatch.setattr(feedback, "get_current_context", lambda: context)
+    return left
+
+
+def test_a_collected_round_is_the_run_that_the_pages_show(run, in_airflow, caplog):
+    made = rounds.open_round(run, "feedback", NOW)
+    vote(run)
+    gate = result_of("gate").model_construct(open=False, accuracy=0.5, low=0.4, high=0.6, threshold=0.55)
+    Attempt(run, run.task("gate")).commit([], result=gate)
+    with caplog.at_level("INFO"):
+        uri = feedback.collect.function(run.uri, made.name)
+    assert "/runs/feedback.manual__1.collected/recipe.yaml" in uri
+    assert in_airflow["event"].extra["recipe"] == uri
+    assert OURS.match(in_airflow["event"].extra["uses"])
+    assert in_airflow[SUMMARY] == "round 1: 1 of 1 items have their votes, of 1 people"
+    assert f"run: {uri}" in caplog.messages
+    assert open_run(uri).recipe.sample.round == 2
+    assert feedback.collect.function(run.uri, made.name) == uri
+
+
+def test_nobody_but_people_compares_unless_the_recipe_names_a_model(run, in_airflow):
+    assert feedback.compare.function(run.uri) == 0
+    assert contract_feedback.rounds(run.store)[0] == []
+
+
+def test_a_judge_without_an_address_is_refused_at_once(tmp_path, resolve_run, in_airflow, monkeypatch):
+    monkeypatch.delenv("GRISTMILL_JUDGE_URL", raising=False)
+    (tmp_path / "crawl").mkdir()
+    (tmp_path / "crawl" / "a.warc").write_bytes(b"WARC/1.0\r\n")
+    run = resolve_run(tmp_path / "crawl", {"feedback.judge.model": "m"})
+    with pytest.raises(AirflowFailException, match="GRISTMILL_JUDGE_URL names no address"):
+        feedback.compare.function(run.uri)
 
 
 def test_a_round_goes_on_with_what_is_there_when_the_time_is_over(run):

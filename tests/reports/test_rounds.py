@@ -96,7 +96,7 @@ def test_the_next_run_learns_from_the_votes_and_samples_the_next_round(sampled):
     found = rounds.collect(run, made, "next")
     recipe = found.run.recipe
     [one] = recipe.preferences.rounds.values()
-    assert (one.votes, one.weight) == (found.frozen, 1.0)
+    assert (one.votes, one.weight) == (*found.frozen, 1.0)
     assert len(feedback.read_frozen(one.votes)[2]) == 6
     assert recipe.sample.round == 2
     assert recipe.sample.last == recipe.evaluate.last == f"ppo/{run.task('ppo').fingerprint}"
@@ -139,7 +139,7 @@ def test_who_votes_against_all_others_is_left_out(sampled):
         cast(run, made, text, "eve", (2, 1))
     found = rounds.collect(run, made, "next")
     assert set(found.left_out) == {"eve"}
-    assert {vote.annotator for vote in feedback.read_frozen(found.frozen)[2]} == {"ann", "bob", "cat"}
+    assert {vote.annotator for vote in feedback.read_frozen(*found.frozen)[2]} == {"ann", "bob", "cat"}
 
 
 def test_a_refused_gate_leaves_the_sft_model_as_the_last_one(tmp_path, resolve_run):
@@ -153,7 +153,7 @@ def test_a_refused_gate_leaves_the_sft_model_as_the_last_one(tmp_path, resolve_r
 def test_a_round_without_a_vote_is_refused(sampled):
     run = sampled()
     made = rounds.open_round(run, "feedback", NOW)
-    with pytest.raises(InputError, match="no vote counts, so there is nothing to freeze"):
+    with pytest.raises(InputError, match="no vote counts, and no file was dropped, so there is nothing to learn"):
         rounds.collect(run, made, "next")
 
 
@@ -164,7 +164,7 @@ def test_dropped_files_are_copied_and_learned_from_once(sampled):
     run.store.write_bytes(f"{rounds.DROPPED}/log.jsonl", json.dumps(row).encode())
     run.store.write_bytes(f"{rounds.DROPPED}/readme.txt", b"not pairs")
     found = rounds.collect(run, made, "next")
-    assert (found.frozen, len(found.dropped)) == ("", 1)
+    assert (found.frozen, len(found.dropped)) == ((), 1)
     [source] = found.run.recipe.preferences.sources.values()
     assert source.data == found.dropped[0]
     run.store.write_bytes(f"{rounds.DROPPED}/log.jsonl", b"changed")
@@ -176,8 +176,19 @@ def test_dropped_files_are_copied_and_learned_from_once(sampled):
         rounds.collect(found.run, second, "third")
 
 
+def test_the_round_of_revised_replies_is_learned_from_beside_its_round(sampled):
+    run = sampled()
+    made = rounds.open_round(run, "feedback", NOW)
+    beside = feedback.open_round(run.store, made.model_copy(update={"name": f"{made.name}-revised"}))
+    everybody(run, made)
+    everybody(run, beside, ["judge:m"])
+    found = rounds.collect(run, made, "next")
+    assert [*found.run.recipe.preferences.rounds] == ["r001", "r001-revised"]
+    assert [len(feedback.read_frozen(uri)[2]) for uri in found.frozen] == [6, 3]
+
+
 def test_pairs_of_a_file_stay_beside_dropped_ones():
     now = Preferences(data="/pairs.jsonl")
-    made = rounds.changes(now, Feedback(), 3, "", {"dropped-a": "/b.jsonl"})
+    made = rounds.changes(now, Feedback(), 3, {}, {"dropped-a": "/b.jsonl"})
     assert made["preferences.sources"] == {"data": {"data": "/pairs.jsonl"}, "dropped-a": {"data": "/b.jsonl"}}
     assert (made["preferences.data"], made["sample.round"], made["preferences.rounds"]) == ("synthetic", 4, {})
