@@ -26,7 +26,7 @@ help:
 	@echo "make bench-pretrain  speed, checkpoints, resuming of pretraining; ONLY=checkpoint takes one of the files in perf/pretrain"
 	@echo "make bench-align     known answers, resuming and speed of alignment; ONLY=resume takes one of the files in perf/align"
 	@echo "make bench-cockpit   the pages inside Airflow: fifty users, ten million documents; ONLY=\"load drawn\" takes some of the parts"
-	@echo "make bench-feedback  simulated people: the reward that their votes tell, and whether a vote is lost; ONLY=known takes one of: known kept"
+	@echo "make bench-feedback  simulated people: the reward that their votes tell, three rounds, and whether a vote is lost; ONLY=known takes one of: known rounds kept"
 	@echo "                     BAR name value bar ok|short: measured, required, reached or not; the target fails where one is short"
 
 setup: $(VENV)/.ready

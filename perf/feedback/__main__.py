@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable
 
 from perf.bars import Bars
-from perf.feedback import kept, known
+from perf.feedback import kept, known, rounds
 
-BENCHES: dict[str, Callable[[Bars], None]] = {"known": known.run, "kept": kept.run}
+BENCHES: dict[str, Callable[[Bars], None]] = {"known": known.run, "rounds": rounds.run, "kept": kept.run}
 
 
 def main() -> int:

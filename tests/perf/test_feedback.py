@@ -12,7 +12,7 @@ from contract.conversation import Preference, Turn
 from contract.errors import StoreError
 from contract.feedback import Ballots, TakenBack
 from contract.store import Store
-from perf.feedback import kept, known
+from perf.feedback import kept, known, rounds
 from perf.feedback.simulated import LIAR, PEOPLE, World, make_items, numbers_of, open_round, ranks, text_of, votes
 
 
@@ -131,3 +131,18 @@ def test_a_few_clients_lose_no_vote(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     done = kept.people_of(found.counting)
     assert {done[item.id] for item in items} == {2}
     assert ledger.counts["kept"] >= 16
+
+
+def test_a_round_rises_only_beyond_noise():
+    low, high = [0.0, 1.0] * 50, [0.5, 1.5] * 50
+    assert rounds.rises(low, high)
+    assert not rounds.rises(high, low)
+    assert not rounds.rises(low, low)
+    assert not rounds.rises(low[:4], high[:4]), "of so few replies a rise is noise"
+    assert rounds.error(low) == pytest.approx(0.0503, abs=1e-4)
+
+
+def test_the_true_reward_counts_words_without_their_points():
+    weights = {"mill": 1.0, "river": -0.5}
+    assert rounds.true_reward("The mill stands, near the mill. A river!", weights) == 1.5
+    assert rounds.true_reward("", weights) == 0
