@@ -1,6 +1,6 @@
 """`three_rounds_rise`: three rounds of feedback end to end, with real stages and simulated people who know the true reward.
 
-Each word has a weight, and the true reward of a reply is the sum of its words' weights. What the DAG `feedback` does is done
+Each letter has a weight, and the true reward of a reply is the mean weight of its letters. What the DAG `feedback` does is done
 here in the same order: `sample`, votes, `collect`, and the stages of the next run down to PPO. The replies that the next
 round samples tell the true reward of the model that a round made. A round rises beyond noise if the difference of the means
 to the round before is above 0 by NOISE standard errors; the figure is the share of all rounds of all seeds that do.
@@ -10,6 +10,7 @@ import json
 import os
 import random
 import statistics
+import string
 import time
 from collections.abc import Sequence
 from itertools import pairwise
@@ -33,10 +34,11 @@ SEEDS, ROUNDS = 3, 3
 EACH = 3  # votes on an item
 NOISE = 1.645  # one-sided 95 %
 PROMPTS = 400
+WEIGHT = 3.0  # standard deviation of a letter's weight: the rewards of an untrained model's replies then have about 1
 SETTINGS = (
     "sample.prompts=64", "sample.replies=4", "sample.max_response_tokens=12", "sample.engine.micro_batch=64",
     f"feedback.rating.people={EACH}", "feedback.rating.repeated=0", "judge.share=0", "gate.min_accuracy=0.3",
-    "preferences.min_jaccard=null", "reward.epochs=3", "reward.engine.micro_batch=16",
+    "preferences.min_jaccard=null", "pretrain.steps=150", "reward.epochs=3", "reward.engine.micro_batch=16",
     "ppo.steps=16", "ppo.rollout_batch=64", "ppo.minibatch=32", "ppo.max_response_tokens=12", "ppo.kl_coef=0.1",
     "ppo.engine={micro_batch: 32, checkpoint_steps: 1000}", "ppo.best_of=1", "ppo.eval_steps=1000", "ppo.no_eot_penalty=0.0",
 )  # fmt: skip
@@ -72,7 +74,7 @@ def rises(before: Sequence[float], after: Sequence[float]) -> bool:
 def of_seed(folder: Path, seed: int) -> list[list[float]]:
     """The true rewards of replies before the first round and after each."""
     random_of_seed = random.Random(seed)
-    weights = {word: random_of_seed.gauss(0, 1) for word in THINGS}
+    weights = {letter: random_of_seed.gauss(0, WEIGHT) for letter in string.ascii_lowercase}
     file = folder / "prompts.jsonl"
     rows = [{"prompt": f"{one} {number}"} for number, one in enumerate(random_of_seed.choices(THINGS, k=PROMPTS))]
     file.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
@@ -93,8 +95,9 @@ def of_seed(folder: Path, seed: int) -> list[list[float]]:
 
 
 def true_reward(reply: str, weights: dict[str, float]) -> float:
-    """The sum of the weights of a reply's words."""
-    return sum(weights.get(word.strip(".,!?"), 0.0) for word in reply.split())
+    """The mean weight of a reply's letters, in any case; 0 without one."""
+    found = [weights[letter] for letter in reply.lower() if letter in weights]
+    return statistics.fmean(found) if found else 0.0
 
 
 def vote(made: Run, opened: Round, items: Sequence[Item], weights: dict[str, float], seed: int) -> None:

@@ -142,7 +142,7 @@ def test_a_round_rises_only_beyond_noise():
     assert rounds.error(low) == pytest.approx(0.0503, abs=1e-4)
 
 
-def test_the_true_reward_counts_words_without_their_points():
-    weights = {"mill": 1.0, "river": -0.5}
-    assert rounds.true_reward("The mill stands, near the mill. A river!", weights) == 1.5
-    assert rounds.true_reward("", weights) == 0
+def test_the_true_reward_is_the_mean_over_letters():
+    weights = {"a": 1.0, "b": -0.5}
+    assert rounds.true_reward("A b, 7 a ...A!", weights) == 0.625
+    assert rounds.true_reward("7", weights) == 0
