@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -qq --no-deps --require-hashes
 
-.PHONY: help setup demo stop test test-slow mutants lint licences audit format bench bench-extract bench-dedup bench-fuzz bench-hostile bench-tokens bench-pretrain bench-align bench-cockpit bench-evaluate
+.PHONY: help setup demo stop test test-slow mutants lint licences audit format bench bench-extract bench-dedup bench-fuzz bench-hostile bench-tokens bench-pretrain bench-align bench-cockpit bench-evaluate bench-feedback
 .DEFAULT_GOAL := help
 
 help:
@@ -27,6 +27,7 @@ help:
 	@echo "make bench-align     known answers, resuming and speed of alignment; ONLY=resume takes one of the files in perf/align"
 	@echo "make bench-evaluate  answers found, pass@k, judges' biases, ways out of the sandbox; ONLY=escapes takes one of the files in perf/evaluate"
 	@echo "make bench-cockpit   the pages inside Airflow: fifty users, ten million documents; ONLY=\"load drawn\" takes some of the parts"
+	@echo "make bench-feedback  simulated people: the reward that their votes tell, three rounds, and whether a vote is lost; ONLY=known takes one of: known rounds kept"
 	@echo "                     BAR name value bar ok|short: measured, required, reached or not; the target fails where one is short"
 
 setup: $(VENV)/.ready
@@ -114,3 +115,7 @@ bench-evaluate: setup
 # On a synthetic store of 8 GB, which is made once, below .bench; needs Chromium. ONLY="load drawn" takes some of: load drawn rights injections clicks
 bench-cockpit: setup
 	@$(BIN)/python -m perf.cockpit $(if $(ONLY),--only $(ONLY))
+
+# ONLY=known takes one of: known kept. The latter needs Chromium.
+bench-feedback: setup
+	@$(BIN)/python -m perf.feedback $(if $(ONLY),--only $(ONLY))

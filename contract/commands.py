@@ -14,7 +14,9 @@ def tasks_of(run: Run) -> Iterable[tuple[Run, Task]]:
     if run.recipe.ablate.variants:
         return ablation.resolve(run).tasks()
     return [
-        (run, task) for task in run.tasks().values() if STAGES[task.stage].dag != "ablate" and not _left_out(run, task)
+        (run, task)
+        for task in run.tasks().values()
+        if STAGES[task.stage].dag not in ("ablate", "feedback") and not _left_out(run, task)
     ]
 
 

@@ -23,6 +23,7 @@ class Preference:
     """The same prompt with a better and a worse reply.
 
     task: what kind of prompt it is; empty if nothing says so. The scores are null where the replies were only ranked.
+    weight: of the pair in the loss of a reward model.
     """
 
     prompt: Conversation
@@ -31,6 +32,7 @@ class Preference:
     task: str = ""
     chosen_score: float | None = None
     rejected_score: float | None = None
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,7 @@ SHOWN: dict[str, tuple[str, ...]] = {
         "judge_win_rate",
         "judge_win_rate_low",
     ),
+    "sample": ("round", "items", "replies"),
     "export": ("stage", "parameters", "dtype"),
     "probe": ("bits_per_byte", "documents"),
     "ablate": ("verdict", "best", "models", "tokens"),

@@ -22,6 +22,8 @@ EMPTY = {
 
 WIN_RATES = {"win_rate": "the reward model", "judge_win_rate": "the judge"}
 """PPO's win rate over the SFT model, by the reward model that it optimised, and by the one that it never saw."""
+LAST_WIN_RATES = {"last_win_rate": "the reward model", "judge_last_win_rate": "the judge"}
+"""The newest model's win rate over the model of the last round of feedback, by the same two."""
 
 NOTHING_HELD_OUT = "nothing was held out to measure on"
 
@@ -221,6 +223,10 @@ def _evaluate(manifest: Manifest) -> str:
     for name, judge in WIN_RATES.items():
         if manifest.metrics.get(name) is not None:
             said.append(_win_rate(manifest, name, judge))
+    for name, judge in LAST_WIN_RATES.items():
+        if manifest.metrics.get(name) is not None:
+            interval = _interval(manifest, f"{name}_low", f"{name}_high")
+            said.append(f"win rate against the last round by {judge} {_n(manifest, name)}, {interval}")
     return "; ".join(said) or NOTHING_HELD_OUT
 
 
@@ -228,6 +234,11 @@ def _export(manifest: Manifest) -> str:
     metrics = manifest.metrics
     said = f"the {metrics.get('stage')} model, {_n(manifest, 'parameters')} parameters in {metrics.get('dtype')}"
     return f"{said}; PPO's is kept back: {metrics['kept_back']}" if metrics.get("kept_back") else said
+
+
+def _sample(manifest: Manifest) -> str:
+    said = f"round {_n(manifest, 'round')}: {_n(manifest, 'items')} items with {_n(manifest, 'replies')} replies"
+    return f"{said}, of {_n(manifest, 'prompts')} prompts"
 
 
 def _probe(manifest: Manifest) -> str:
@@ -288,6 +299,7 @@ SENTENCES: dict[str, Callable[[Manifest], str]] = {
     "grpo": _ppo,
     "evaluate": _evaluate,
     "export": _export,
+    "sample": _sample,
     "probe": _probe,
     "ablate": _ablate,
 }

@@ -28,6 +28,7 @@ class Kind(StrEnum):
     PAIRS = "pairs"  # preferences
     HELDOUT_PAIRS = "heldout_pairs"
     PROMPTS = "prompts"  # without a reply: PPO samples replies to them
+    RATED = "rated"  # prompts with replies that people compare
     # what training reads
     TOKENIZER = "tokenizer"
     SPECIAL_TOKENS = "special_tokens"  # role -> token of the tokenizer

@@ -152,7 +152,10 @@ class Manifest(BaseModel):
     """All that the fingerprint was computed from."""
     files: tuple[File, ...]
     sources: tuple[str, ...] = ()
-    """URIs of the crawl files, or of the sources beside the crawl, without secrets: of stages that read no other."""
+    """URIs of the crawl files, or of the sources beside the crawl, without secrets: of stages that read no other.
+
+    Also those of the votes that preference pairs were made of.
+    """
     rows: Rows = Rows()
     metrics: dict[str, Figure | dict[str, dict[str, float | int | None]]] = {}
     """A table of figures has rows and columns, and perhaps gaps."""
@@ -245,12 +248,18 @@ class Attempt:
         except (GristmillError, OSError) as error:
             warn(f"{error}; gc removes it later")
 
-    def commit(self, files: Sequence[File], rows: Rows | None = None, result: Result | None = None) -> Manifest:
+    def commit(
+        self,
+        files: Sequence[File],
+        rows: Rows | None = None,
+        result: Result | None = None,
+        sources: Sequence[str] = (),
+    ) -> Manifest:
         """Create the manifest and return the one that the store now holds: this attempt's, or a faster attempt's.
 
         `files` lie in the attempt, or an input's manifest lists them. Raises GristmillError if one does neither or the
         counts in `rows` do not add up, and DamagedError if a file in the store is missing or its size is not the
-        written one, for example after a full disk cut it.
+        written one, for example after a full disk cut it. sources: URIs of what lineage shall name besides.
         """
         rows = rows or Rows()
         rows.check()
@@ -269,7 +278,7 @@ class Attempt:
             attempt=self.id,
             identity=self.task.identity,
             files=tuple(files),
-            sources=() if self.task.inputs else tuple(map(masked, self._sources())),
+            sources=tuple(map(masked, [*([] if self.task.inputs else self._sources()), *sources])),
             rows=rows,
             metrics=result.model_dump(exclude_unset=True) if result else {},
             run=self.run.uri,

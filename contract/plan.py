@@ -56,7 +56,7 @@ class Task:
         return [task for task in self.inputs if task.stage == stage]
 
     def read(self, stage: str) -> list[Input]:
-        """The addresses of all results of one stage that are read: the run's own in segment order, or other runs'."""
+        """The addresses of all results of one stage that are read: the run's own in segment order, then other runs'."""
         return [one for one in (*map(as_input, self.inputs), *self.elsewhere) if one.stage == stage]
 
 
@@ -129,7 +129,8 @@ def plan(
         )
         made = done[stage.name] = []
         elsewhere = recipe.section(stage.name).results()
-        others = tuple(Input(stage=of, partition=WHOLE, fingerprint=one) for of in elsewhere for one in elsewhere[of])
+        named = (*elsewhere.items(), *recipe.section(stage.name).beside().items())
+        others = tuple(Input(stage=of, partition=WHOLE, fingerprint=one) for of, found in named for one in found)
         for index, segment in enumerate(segments) if stage.scope == "snapshot" else ((0, None),):
             inputs = tuple(
                 task

@@ -431,6 +431,27 @@ class Evaluate(Result):
     worse_ppo: bool | None = None
     aligned_by: str = "ppo"
     """The stage that made the model whose figures end in `_ppo`: `dpo` or `grpo` may stand in PPO's place."""
+    last_win_rate: float | None = None
+    """Share of prompts for which the reward model prefers the reply of the run's last model to that of the model of the
+    last round of feedback; None if the recipe names none."""
+    last_win_rate_low: float | None = None
+    last_win_rate_high: float | None = None
+    judge_last_win_rate: float | None = None
+    """As `last_win_rate`, by the judge."""
+    judge_last_win_rate_low: float | None = None
+    judge_last_win_rate_high: float | None = None
+
+
+class Sample(Result):
+    round: int
+    prompts: int
+    """That were asked."""
+    items: int
+    """Prompts with two or more replies that differ, for people to compare."""
+    replies: int
+    """In these items."""
+    models: dict[str, dict[str, int]]
+    """What wrote them, `STAGE/FINGERPRINT` -> how many `replies` of it."""
 
 
 class Export(Result):
@@ -510,6 +531,7 @@ RESULTS: dict[str, type[Result]] = {
     "grpo": Grpo,
     "evaluate": Evaluate,
     "export": Export,
+    "sample": Sample,
     "probe": Probe,
     "ablate": Ablate,
 }

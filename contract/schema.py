@@ -140,6 +140,7 @@ PAIRS = pa.schema(
         ("rejected", pa.string()),
         ("chosen_score", pa.float64()),  # null where the replies were only ranked
         ("rejected_score", pa.float64()),
+        ("weight", pa.float64()),  # of the pair in the loss of the reward model
     ]
 )
 
@@ -149,6 +150,22 @@ PROMPTS = pa.schema(
         _TASK,
         ("prompt", _TURNS),  # the last turn is a user's
         ("answers", pa.list_(pa.string())),  # any of them is right; empty if none is known
+    ]
+)
+
+# What people compare in one round of feedback; `contract.feedback` says how they vote on it.
+RATED = pa.schema(
+    [
+        ("id", pa.string()),  # 32 hexadecimal digits, from the texts
+        ("round", pa.int32()),
+        _TASK,
+        ("prompt", _TURNS),  # the last turn is a user's
+        # model: the fingerprint or address of what wrote the reply; people who vote never see it, nor the temperature
+        (
+            "replies",
+            pa.list_(pa.struct([("text", pa.string()), ("model", pa.string()), ("temperature", pa.float64())])),
+        ),
+        ("gold", pa.list_(pa.int32())),  # the known rank of each reply, 1 is the best; null if none is known
     ]
 )
 

@@ -11,14 +11,15 @@ from typing import Literal
 
 Plane = Literal["spark", "gpu", "local"]
 Scope = Literal["snapshot", "corpus"]
-Dag = Literal["corpus", "pretrain", "align", "evaluate", "ablate"]
+Dag = Literal["corpus", "pretrain", "align", "evaluate", "feedback", "ablate"]
 
 
 @dataclass(frozen=True)
 class Stage:
     """One row of the table.
 
-    dag: the DAG that runs it; `ablate` also runs those of `corpus` and `pretrain`, once for each of its variants.
+    dag: the DAG that runs it; `ablate` also runs those of `corpus` and `pretrain`, once for each of its variants, and
+    `feedback` those that learn from votes.
     plane: `spark` runs in `pipelines`, `gpu` under DeepSpeed in `training`, `local` in `training` as one process.
     scope: `snapshot` runs once for every segment of every crawl, `corpus` once over everything. reads: the stages whose
     manifests it opens; a snapshot stage reads the same segment, a corpus stage all segments. settings: what it reads of
@@ -114,7 +115,7 @@ STAGES: dict[str, Stage] = {
             settings=("decontaminate",), drops=True, counts="examples", checks=True,
         ),
         Stage(
-            "preferences", "corpus", "spark", "corpus", ("mix", "instructions"), 2,
+            "preferences", "corpus", "spark", "corpus", ("mix", "instructions"), 3,
             "prompts with a better and a worse reply, or more replies that are ranked, likewise",
             settings=("decontaminate",), drops=True, counts="examples", checks=True,
         ),
@@ -159,7 +160,7 @@ STAGES: dict[str, Stage] = {
             facts=("chat_format",),
         ),
         Stage(
-            "dpo", "align", "gpu", "corpus", ("sft", "gate", "preferences", "tokenizer"), 1,
+            "dpo", "align", "gpu", "corpus", ("sft", "gate", "preferences", "tokenizer"), 2,
             "direct preference optimisation, in PPO's place if `align` says so",
             settings=("judge.share", "reward.pretrain_tasks"), facts=("chat_format",),
         ),
@@ -184,6 +185,11 @@ STAGES: dict[str, Stage] = {
             "export", "evaluate", "local", "corpus", ("sft", "gate", *ALIGNING, "evaluate", "tokenizer"), 2,
             "safetensors that transformers loads",
             settings=("name", "align"), facts=("chat_format",),
+        ),
+        Stage(
+            "sample", "feedback", "gpu", "corpus", ("sft", "gate", *ALIGNING, "preferences", "prompts", "tokenizer"), 1,
+            "two to four replies to each prompt of a round, for people to compare",
+            settings=("align", "ppo.max_prompt_tokens", "reward.pretrain_tasks"), facts=("chat_format",),
         ),
         Stage(
             "probe", "ablate", "gpu", "corpus", ("pretrain", "tokenizer", "mix"), 1,

@@ -8,6 +8,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -24,10 +25,11 @@ from pipelines.decontaminate import leaks
 from pipelines.examples.choosing import over_cap
 from pipelines.examples.comparisons import comparisons
 from pipelines.examples.duplicates import Parts
-from pipelines.examples.reading import inspect, limited, listed, read_pairs
+from pipelines.examples.reading import Row, inspect, limited, listed, read_pairs
 from pipelines.examples.shapes import allowed
 from pipelines.examples.sieve import Flags, Shape, Sieve, key_of, named, prompt_key, shown, sides
 from pipelines.examples.synthetic import documents, synthetic_preferences
+from pipelines.examples.votes import read_votes, vote_uris
 from pipelines.spark.job import Job
 
 
@@ -38,6 +40,7 @@ def row(pair: Preference) -> dict[str, Any]:
         "rejected": pair.rejected,
         "chosen_score": pair.chosen_score,
         "rejected_score": pair.rejected_score,
+        "weight": pair.weight,
     }
 
 
@@ -74,12 +77,17 @@ def asked(pair: Preference) -> set[int]:
     return {prompt_key(turn.text) for turn in pair.prompt if turn.role == "user"}
 
 
+def rows_of(settings: Preferences, shapes: Counter[str]) -> Iterator[Row[Preference]]:
+    """The pairs of the recipe's files, then those of its rounds."""
+    return chain(read_pairs(settings, shapes) if settings.read else (), read_votes(settings, shapes))
+
+
 def from_files(
     settings: Preferences, sieve: Sieve[Preference], learned: set[int], shapes: Counter[str]
 ) -> tuple[Flags, dict[Drop, Flags]]:
-    """Take the pairs of the recipe's files; returns which of those that were taken are held out, and which go."""
+    """Take the pairs of the recipe's files and rounds; returns which of those taken are held out, and which go."""
     heldout, lots = [], []
-    for pair in sieve.take_read(read_pairs(settings, shapes), settings.max_examples):
+    for pair in sieve.take_read(rows_of(settings, shapes), settings.max_examples):
         heldout.append(is_heldout(prompt(pair), settings.heldout_fraction) and learned.isdisjoint(asked(pair)))
         lots.append(prompt_key(prompt(pair), settings.seed))
     flags, unique = np.array(heldout, bool), sieve.unique()
@@ -103,7 +111,7 @@ def check(settings: StageSettings) -> None:
     own: Preferences = settings.own
     if not own.synthetic:
         shapes: Counter[str] = Counter()
-        rows = limited(read_pairs(own, shapes), own.max_examples)
+        rows = limited(rows_of(own, shapes), own.max_examples)
         described = allowed(comparisons(own.criteria))
         print(inspect(key_of("preferences", own), named(own), rows, shapes, described))
     elif own.max_per_task:
@@ -134,4 +142,4 @@ def run(job: Job) -> None:
     told = results.Examples(
         data=named(settings), training=train, heldout=held, shapes=shown(shapes), tasks=sides(sieve.tasks)
     )
-    job.commit(output, told)
+    job.commit(output, told, vote_uris(settings))

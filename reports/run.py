@@ -22,7 +22,10 @@ from reports.done import Done, Found, Unreadable, name_of, of_run
 from reports.older import Older, older
 
 CHARS = 300  # of a setting's value
-MODELS = ("tokenizer", "pretrain", "sft", "reward", "gate", *ALIGNING, "judge", "export", "evaluate", "probe", "ablate")
+MODELS = (
+    *("tokenizer", "pretrain", "sft", "reward", "gate", *ALIGNING, "judge"),
+    *("export", "evaluate", "sample", "probe", "ablate"),
+)
 """The stages whose result is a model or a figure of one."""
 LIVE = ("pretrain", "sft", "reward", *ALIGNING, "judge")
 """The stages that show their curves while they run."""

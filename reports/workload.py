@@ -92,6 +92,12 @@ def _evaluate(recipe: Recipe) -> float | None:
     return _times(_parameters(recipe), settings.sequences * recipe.pack.seq_len + replies)
 
 
+def _sample(recipe: Recipe) -> float | None:
+    settings = recipe.sample
+    replies = settings.prompts * settings.replies
+    return _times(_parameters(recipe), replies, recipe.ppo.max_prompt_tokens + settings.max_response_tokens)
+
+
 def _rewarding(recipe: Recipe, share: float) -> float | None:
     """Of a reward model that learns from a share of the pairs."""
     return _times(_parameters(recipe), _examples(recipe.preferences), recipe.reward.epochs, share)
@@ -117,6 +123,7 @@ _OF_RECIPE: Mapping[str, Callable[[Recipe], float | None]] = {
     "grpo": lambda recipe: _replies(recipe, recipe.grpo),
     "evaluate": _evaluate,
     "export": _parameters,
+    "sample": _sample,
     "probe": lambda recipe: _times(_parameters(recipe), recipe.probe.documents * recipe.probe.max_chars),
     "ablate": lambda _: 1.0,
 }

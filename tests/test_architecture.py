@@ -157,7 +157,7 @@ def test_no_recipe_section_or_stage_file_without_a_row():
         for name, field in Recipe.model_fields.items()
         if isinstance(field.annotation, type) and issubclass(field.annotation, Settings)
     }
-    assert sections - {"spark"} == set(STAGES)
+    assert sections - {"spark", "feedback"} == set(STAGES)
     for plane in ("pipelines", "training"):
         with_run = {
             file.stem

@@ -120,7 +120,10 @@ def judge(job: Job, engine: Engine, chat: Chat, pairs: Sequence[Preference]) -> 
 def update(
     job: Job, engine: Engine, chat: Chat, pairs: Sequence[Preference], references: Sequence[Both]
 ) -> dict[str, float]:
-    """One update on the pairs of a step, of which each process takes its share; the LEARNT figures, as means."""
+    """One update on the pairs of a step, of which each process takes its share; the LEARNT figures, as means.
+
+    The loss of a pair is multiplied by its weight.
+    """
     settings: Dpo = job.settings
     rows = share_of(list(range(len(pairs))), job.ranks.rank, job.ranks.world)
     sums = torch.zeros(len(LEARNT), device=job.ranks.device)
@@ -130,6 +133,7 @@ def update(
         ours = reply_log_probs(engine, chats, chat.pad, job.ranks.device)
         chosen, rejected = torch.tensor([references[row] for row in some], device=job.ranks.device).T
         losses, better, worse = dpo_loss(ours, (chosen, rejected), settings.beta, settings.label_smoothing)
+        losses = losses * torch.tensor([pairs[row].weight for row in some], device=job.ranks.device)
         engine.backward(losses.mean())
         right = (better > worse).float() + 0.5 * (better == worse).float()
         sums += torch.stack([one.sum() for one in (losses, right, better, worse, better - worse)]).detach()

@@ -1,7 +1,8 @@
 """Measure every model of the run on the same held-out text and the same held-out prompts.
 
 The result holds perplexity and bits per byte of the pretrained, the instruction-tuned and the PPO model, the share of
-prompts for which a reward model prefers PPO's reply to the SFT model's, and a few chats to read. Two reward models are
+prompts for which a reward model prefers PPO's reply to the SFT model's, in a round of feedback also to that of the last
+round's model, and a few chats to read. Two reward models are
 asked: the one that PPO optimised, and the judge, which PPO never saw. A model is flagged if it is worse than that of
 the stage before by more than chance explains.
 """
@@ -20,7 +21,7 @@ from contract.approval import without_ppo
 from contract.conversation import Conversation, Turn, opening
 from contract.errors import Interrupted
 from contract.kinds import Kind
-from contract.manifest import Manifest
+from contract.manifest import Manifest, need
 from contract.metrics import Progress
 from contract.settings.training import Evaluate
 from evals.compare import drops, win_rate
@@ -37,6 +38,8 @@ from training.rollout import generate, row_seed
 
 JUDGES = ("reward", "judge")
 """The stages whose reward models are asked; PPO optimised the first, and never saw the second."""
+LAST = "last"
+"""The name of the last round's model beside those of the stages."""
 WIN_RATES_HIGH = ("win_rate_high", "judge_win_rate_high")
 
 
@@ -90,6 +93,15 @@ def reply(job: Job, module: nn.Module, prompts: list[list[int]], chat: Chat) -> 
     return Replies(job.ranks.rows(own))
 
 
+def of_last_round(job: Job, prompts: list[list[int]], chat: Chat) -> dict[str, Replies]:
+    """The replies of the last round's model under its name; nothing if the recipe names none."""
+    settings: Evaluate = job.settings
+    if not settings.last:
+        return {}
+    module = load_for_evaluation(job, need(job.store, job.task.elsewhere[0]))
+    return {LAST: reply(job, module, prompts, chat)}
+
+
 @torch.no_grad()
 def rewards(
     job: Job,
@@ -132,7 +144,7 @@ def run(job: Job) -> None:
     chat = open_chat(job)
     data = TokenData(job, Kind.HELDOUT_TOKENS, job.setting("pack.seq_len"), job.setting("pretrain.boundaries"))
     aligned: str = job.setting("align")
-    tuned_is_last = without_ppo(job.store, job.manifest("gate"), *job.task.read(aligned))
+    tuned_is_last = without_ppo(job.store, job.manifest("gate"), job.task.read(aligned)[0])
     stages = ["pretrain", "sft", *([] if tuned_is_last else ["ppo"])]
     heldout = data.sample(settings.sequences)
     sizes = heldout_sizes(data, heldout, chat)
@@ -147,7 +159,7 @@ def run(job: Job) -> None:
         "prompts": len(prompts),
         "aligned_by": aligned,
     }
-    replies: dict[str, Replies] = {}
+    replies = of_last_round(job, prompts, chat)
     losses: dict[str, list[float]] = {}
     progress = Progress(job.task.stage, job.task.partition, "models", len(stages))
     for stage in stages:
@@ -194,16 +206,21 @@ def judged(
 ) -> dict[str, float]:
     """The mean reward of each model's replies by one reward model, and PPO's win rate by it; it also notes the rewards.
 
-    clusters: how each prompt opens; dialogues with one opening are not independent. Figures of the reward model that
-    PPO optimised have its plain names, those of the judge begin with `judge`.
+    In a round of feedback, also the win rate of the newest model over that of the last round. clusters: how each prompt
+    opens; dialogues with one opening are not independent. Figures of the reward model that PPO optimised have its plain
+    names, those of the judge begin with `judge`.
     """
     figures: dict[str, float] = {}
     for stage, one in replies.items():
         one.rewards[judge] = rewards_of(module, one.ids)
-        figures[f"{judge}_{stage}"] = fmean(one.rewards[judge])
-    if "ppo" in replies:
-        won = win_rate(replies["sft"].rewards[judge], replies["ppo"].rewards[judge], clusters)
-        figures |= {name if judge == "reward" else f"{judge}_{name}": value for name, value in won.items()}
+        if stage != LAST:
+            figures[f"{judge}_{stage}"] = fmean(one.rewards[judge])
+    newest = "ppo" if "ppo" in replies else "sft"
+    whose = "" if judge == "reward" else f"{judge}_"
+    for early, prefix in (("sft", whose), (LAST, f"{whose}last_")):
+        if early in replies and early != newest:
+            won = win_rate(replies[early].rewards[judge], replies[newest].rewards[judge], clusters)
+            figures |= {f"{prefix}{name}": value for name, value in won.items()}
     return figures
 
 

@@ -79,7 +79,8 @@ class Unfit(StrEnum):
 class Ranked:
     """Replies to one prompt: both as tokens, the text of each reply, and people's scores.
 
-    `pairs` are the places of (a better, a worse) reply. `cuts`: what was taken so that they fit.
+    `pairs` are the places of (a better, a worse) reply, `weights` those of the pairs in the loss, 1 if none are given.
+    `cuts`: what was taken so that they fit.
     """
 
     prompt: list[int]
@@ -88,6 +89,7 @@ class Ranked:
     scores: list[float | None]
     pairs: list[tuple[int, int]]
     cuts: frozenset[Cut]
+    weights: tuple[float, ...] = ()
 
     @property
     def chats(self) -> list[list[int]]:
@@ -108,17 +110,19 @@ def ranked(chat: Reader, ranking: Ranking, max_tokens: int) -> Ranked:
     fit = chat.fit(ranking.prompt, ranking.replies, max_tokens)
     whole = [place for place, ids in enumerate(fit.replies) if ids[-1] == chat.end_of_text]
     places = {place: index for index, place in enumerate(whole)}
+    pairs = [
+        (places[better], places[worse], weight)
+        for better, worse, weight in ranking.weighted
+        if better in places and worse in places and fit.replies[better] != fit.replies[worse]
+    ]
     return Ranked(
         fit.prompt,
         [fit.replies[place] for place in whole],
         [ranking.replies[place] for place in whole],
         [ranking.scores[place] for place in whole],
-        [
-            (places[better], places[worse])
-            for better, worse in ranking.pairs
-            if better in places and worse in places and fit.replies[better] != fit.replies[worse]
-        ],
+        [(better, worse) for better, worse, _ in pairs],
         fit.cuts,
+        tuple(weight for *_, weight in pairs),
     )
 
 
@@ -228,14 +232,15 @@ class Losses:
 def losses_of(rewards: Tensor, groups: Sequence[Ranked], objective: Objective, coef: float) -> Losses:
     """The loss of each prompt, summed. `rewards` (rows,) has those of the replies of all groups, one after the other.
 
-    pairwise: -log sigmoid(r_better - r_worse), a mean over a prompt's pairs (InstructGPT, eq. 1). regression: the mean
-    squared error of a prompt's rewards as scores. both: the former plus `coef` times the latter.
+    pairwise: -log sigmoid(r_better - r_worse) times the pair's weight, a mean over a prompt's pairs (InstructGPT, eq.
+    1). The share of pairs that are ranked right is not weighted. regression: the mean squared error of a prompt's
+    rewards as scores. both: the former plus `coef` times the latter.
     """
     starts = [0, *accumulate(len(one.replies) for one in groups[:-1])]
     pairs = [
-        (start + better, start + worse, 1 / len(one.pairs))
+        (start + better, start + worse, 1 / len(one.pairs), weight)
         for start, one in zip(starts, groups, strict=True)
-        for better, worse in one.pairs
+        for (better, worse), weight in zip(one.pairs, one.weights or (1.0,) * len(one.pairs), strict=True)
     ]
     known = [
         (start + place, score, 1 / sum(other is not None for other in one.scores))
@@ -245,9 +250,9 @@ def losses_of(rewards: Tensor, groups: Sequence[Ranked], objective: Objective, c
     ]
     values = rewards.float()
     chosen, rejected = (values[[pair[side] for pair in pairs]] for side in (0, 1))
-    weight = torch.tensor([pair[2] for pair in pairs], device=rewards.device)
-    pairwise = (pairwise_loss(chosen, rejected) * weight).sum()
-    right = (((chosen > rejected).float() + 0.5 * (chosen == rejected).float()) * weight).sum()
+    share, weight = (torch.tensor([pair[at] for pair in pairs], device=rewards.device) for at in (2, 3))
+    pairwise = (pairwise_loss(chosen, rejected) * share * weight).sum()
+    right = (((chosen > rejected).float() + 0.5 * (chosen == rejected).float()) * share).sum()
     scores, each = (torch.tensor([one[at] for one in known], device=rewards.device) for at in (1, 2))
     regression = ((values[[one[0] for one in known]] - scores) ** 2 * each).sum()
     total = {"pairwise": pairwise, "regression": regression, "both": pairwise + coef * regression}[objective]

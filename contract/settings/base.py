@@ -128,6 +128,10 @@ class Settings(BaseModel):
         """
         return {}
 
+    def beside(self) -> dict[str, tuple[str, ...]]:
+        """The same of results that are read beside the run's own result of that stage."""
+        return {}
+
     def uris(self, above: str = "") -> Iterator[tuple[str, str]]:
         """Yield (dotted key, URI) of everything that these settings, and settings nested in them, name to open."""
         for name, field in type(self).model_fields.items():

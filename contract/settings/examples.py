@@ -139,9 +139,24 @@ class Instructions(Examples):
     select: Selection = Selection()
 
 
+class RoundOfVotes(Settings):
+    """The votes of people in one round, as `python -m reports freeze` wrote them down."""
+
+    votes: Uri
+    """The file of frozen votes."""
+    weight: Weight = 1.0
+    """Of the round's pairs in the loss of the reward model; that of other pairs is 1."""
+
+
 class Preferences(Examples):
     """Preference pairs for the reward model, from JSONL, JSON or Parquet in any of the shapes of docs/examples.md."""
 
+    rounds: dict[SourceName, RoundOfVotes] = {}
+    """Name -> a round of feedback. Its pairs come beside those of `data` and `sources`, and in place of synthetic ones.
+
+    Of each two replies of an item that the votes do not tie, a pair with the weight of the round times the margin of
+    the votes, which are weighted by their annotators.
+    """
     heldout_fraction: Annotated[Real, Field(gt=0, lt=1)] = 0.2
     """Share of the prompts, or of the synthetic pairs, that is held out.
 
@@ -152,6 +167,18 @@ class Preferences(Examples):
     better, such as helpfulness and correctness, count the same; verbosity and complexity do not."""
     max_pairs: Annotated[int, Field(gt=0, le=4950, strict=True)] = 36
     """Of one ranking at most so many pairs are made: all pairs of InstructGPT's nine replies."""
+
+    def outside(self) -> dict[str, str]:
+        return super().outside() | {f"rounds.{name}.votes": one.votes for name, one in self.rounds.items()}
+
+    @property
+    def read(self) -> bool:
+        """Whether pairs are read from files of examples."""
+        return self.data != "synthetic" or bool(self.sources)
+
+    @property
+    def synthetic(self) -> bool:
+        return not self.read and not self.rounds
 
 
 class Prompts(Settings):

@@ -1,6 +1,7 @@
 """The settings that belong to no stage: a run's name, its store, its crawls, and how Spark runs."""
 
 from contract.settings.base import Settings, Text, Uri, runtime_only
+from contract.settings.feedback import Feedback
 from contract.settings.spark import Spark
 
 
@@ -13,3 +14,4 @@ class RunSettings(Settings):
     snapshots: tuple[Text, ...] = ()
     """The crawls that make the corpus. If empty, the newest that the source offers."""
     spark: Spark = runtime_only(Spark())
+    feedback: Feedback = runtime_only(Feedback())

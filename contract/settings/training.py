@@ -36,6 +36,14 @@ TaskName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_ -]{0,39}$")]  
 VariantName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$")]  # a part of a folder's name
 
 
+Made = Annotated[str, Field(pattern=r"^(sft|ppo|dpo|grpo)/[0-9a-f]{40}$")]  # a model of another run of the store
+
+
+def made_by(address: str | None) -> dict[str, tuple[str, ...]]:
+    """Stage -> fingerprint, of the address of a model; empty without one."""
+    return {address.partition("/")[0]: (address.partition("/")[2],)} if address else {}
+
+
 class Model(Settings):
     """A LLaMA-style decoder: RMSNorm before each block, SwiGLU, rotary positions, grouped-query attention.
 
@@ -927,8 +935,41 @@ class Evaluate(Settings):
     prompts: Rows = 64
     max_response_tokens: Length = 128
     samples: Rows = 3
+    last: Made | None = None
+    """The model of the last round of feedback, such as `ppo/FINGERPRINT`: what share of the prompts this one wins
+    against it. The DAG `feedback` sets it."""
     engine: Engine = Engine()
     seed: Seed = 0
+
+    def beside(self) -> dict[str, tuple[str, ...]]:
+        return made_by(self.last)
+
+
+Temperature = Annotated[Real, Field(ge=0.01, le=100)]
+
+
+class Sample(Settings):
+    """One round of feedback: replies of the run's models to prompts, for people to compare."""
+
+    round: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] = 1
+    """Another round draws other prompts. The DAG `feedback` counts."""
+    prompts: Annotated[int, Field(gt=0, le=5000, strict=True)] = 100
+    """Drawn from those that PPO learns on; all of them if there are fewer."""
+    replies: Annotated[int, Field(ge=2, le=4, strict=True)] = 2
+    """To each prompt. Replies that are empty or equal to another are left out, and prompts with fewer than two left."""
+    models: Annotated[tuple[Literal["sft", "aligned", "last"], ...], Field(min_length=1, max_length=4)] = ("aligned",)
+    """The models that reply in turns. `aligned` is the SFT model where the gate is closed; `last` is that of the last
+    round, and `aligned` where there is none."""
+    temperatures: Annotated[tuple[Temperature, ...], Field(min_length=1, max_length=4)] = (1.0,)
+    """Once all models had their turn with the first temperature, the next one's is theirs, and so on."""
+    max_response_tokens: Length = 128
+    last: Made | None = None
+    """The model of the last round, such as `ppo/FINGERPRINT`. The DAG `feedback` sets it."""
+    engine: Engine = Engine()
+    seed: Seed = 0
+
+    def beside(self) -> dict[str, tuple[str, ...]]:
+        return made_by(self.last)
 
 
 class Export(Settings):
@@ -1025,5 +1066,6 @@ class TrainingSections(CorpusSections):
     grpo: Grpo = Grpo()
     evaluate: Evaluate = Evaluate()
     export: Export = Export()
+    sample: Sample = Sample()
     probe: Probe = Probe()
     ablate: Ablate = Ablate()

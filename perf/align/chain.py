@@ -32,17 +32,22 @@ def make_chain(folder: Path, *overrides: str, name: str = "bench") -> Run:
         commit_corpus(run)
     for stage in EXAMPLES:
         if find(run.store, run.task(stage)) is None:
-            assert forked(lambda stage=stage: _make_examples(run, stage)) == 0, stage
+            assert make_examples(run, stage) == 0, stage
     for task in run.task(run.recipe.align).inputs:
         _made(run, task.stage)
     return run
 
 
-def _make_examples(run: Run, stage: str) -> int:
-    task = run.task(stage)
-    with contextlib.redirect_stdout(io.StringIO()):
-        importlib.import_module(f"pipelines.{stage}").run(spark_job.Job(run, task, Attempt(run, task)))
-    return 0
+def make_examples(run: Run, stage: str) -> int:
+    """The exit code of a stage that makes examples, in a process of its own."""
+
+    def work() -> int:
+        task = run.task(stage)
+        with contextlib.redirect_stdout(io.StringIO()):
+            importlib.import_module(f"pipelines.{stage}").run(spark_job.Job(run, task, Attempt(run, task)))
+        return 0
+
+    return forked(work)
 
 
 def _made(run: Run, stage: str) -> None:

@@ -19,7 +19,7 @@ from contract.examples import Unusable
 from contract.kinds import Kind
 from contract.metrics import Progress
 from contract.schema import DROPS, SNIPPET_CHARS, Drop
-from contract.settings.examples import Examples
+from contract.settings.examples import Examples, Preferences
 from contract.tables import read_rows
 from pipelines.examples.duplicates import HASHES, Parts, Signatures, clusters, sign, similarity
 from pipelines.examples.reading import Row, limited
@@ -73,7 +73,9 @@ def shown(shapes: Mapping[str, int]) -> dict[str, dict[str, int]]:
 
 def named(settings: Examples) -> str:
     """What the examples are made of: `synthetic`, or the files and folders."""
-    return ", ".join(source.data for source in settings.sources.values()) or settings.data
+    rounds = [one.votes for one in settings.rounds.values()] if isinstance(settings, Preferences) else []
+    own = [] if settings.data == "synthetic" else [settings.data]
+    return ", ".join([*own, *(source.data for source in settings.sources.values()), *rounds]) or "synthetic"
 
 
 def key_of(stage: str, settings: Examples) -> str:

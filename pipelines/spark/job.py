@@ -107,17 +107,18 @@ class Job(StageJob):
         reader = _Reader(list(items), read, self.store.full(self.prefix))
         return self.spark.range(len(items), numPartitions=max(len(items), 1)).mapInArrow(reader, schema)
 
-    def commit(self, output: Output, result: Result | None = None) -> Manifest:
+    def commit(self, output: Output, result: Result | None = None, sources: Sequence[str] = ()) -> Manifest:
         """Create the manifest from the files, parts and counts of the workers, and index what a stage dropped.
 
-        Raises InputError if an input file from outside the store has changed since the run was resolved.
+        sources: URIs of what lineage shall name besides the inputs. Raises InputError if an input file from outside the
+        store has changed since the run was resolved.
         """
         stage = STAGES[self.task.stage]
         if stage.drops and stage.counts == "documents":
             files = group_rows(listed(output, stage.name in KEEPERS), MILLION)
             output.files += self.map_files(files, partial(write_places, self.store, self.prefix), "indexes").files
         self._run.check_inputs(self.task)
-        return self.attempt.commit(output.listed(), output.counts.rows(), result)
+        return self.attempt.commit(output.listed(), output.counts.rows(), result, sources)
 
 
 class _Guarded:

@@ -29,12 +29,16 @@ PREFIX = "/gristmill"
 ALIKE = 50  # newest DAG runs of a recipe whose tasks are shown
 TABS = (
     ("Gristmill", "nav", "run", ""),
+    ("Rate", "nav", "rate", ""),
     ("Run", "dag_run", "run", "/{DAG_ID}/{RUN_ID}"),
     ("Pages", "dag_run", "pages", "/{DAG_ID}/{RUN_ID}"),
     ("Models", "dag_run", "models", "/{DAG_ID}/{RUN_ID}"),
+    ("Rate", "dag_run", "rate", "/{DAG_ID}/{RUN_ID}"),
     ("Training", "task_instance", "training", "/{DAG_ID}/{RUN_ID}/{TASK_ID}"),
 )
 """Where Airflow shows which page: (name, destination, page, rest of its address). The side bar cuts long names."""
+ROUTES = {"run": "gristmill", "rate": "gristmill-rounds"}
+"""Page of the side bar -> Airflow's own address of it, which no tab may have as well."""
 RESOLVE = "resolve"  # the task that makes a run's recipe
 LOG_LINES, LOG_CHARS = 8, 500  # of the log of a task that failed, on a page
 OURS = "error: "  # begins the line in which a task of ours says why it failed; Airflow's repeat it
@@ -53,7 +57,7 @@ def views() -> list[dict[str, str]]:
             "name": name,
             "destination": destination,
             "href": f"{root()}/{page}{rest}",
-            "url_route": f"gristmill-{page}" if rest else "gristmill",
+            "url_route": f"gristmill-{page}" if rest else ROUTES[page],
             "icon": f"{root()}/static/icon.svg",
         }
         for name, destination, page, rest in TABS
@@ -78,6 +82,10 @@ class User:
 
     def may_edit(self, dag_id: str) -> bool:
         return self._may("PUT", dag_id)
+
+    def may_vote(self, dag_id: str) -> bool:
+        """The right to answer what a DAG asks people (HITL_DETAIL), which roles may have without that to edit runs."""
+        return self._may("PUT", dag_id, "HITL_DETAIL")
 
     def _may(self, method: Any, dag_id: str, what: str = "RUN") -> bool:
         """what: a name of Airflow's DagAccessEntity."""

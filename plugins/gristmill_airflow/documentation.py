@@ -19,6 +19,7 @@ PAGES = {
     "mix": "docs/mixture.md",
     "tokenizer": "docs/tokenizers.md",
     "pack": "docs/tokens.md",
+    "sample": "docs/feedback.md",
     "probe": "docs/ablations.md",
     "ablate": "docs/ablations.md",
 }

@@ -154,12 +154,12 @@ def variants(recipe: str) -> dict[str, Any]:
     return {**by_stage, "comparison": found.comparison.uri}
 
 
-def ask_before_ppo(operators: dict[str, Any]) -> None:
+def ask_before_ppo(operators: dict[str, Any], recipe: str = RUN) -> None:
     """Put a person's approval between the gate and what aligns; it asks nobody unless the recipe says so."""
-    operators["gate"] >> Approval() >> [operators[name] for name in ALIGNING]
+    operators["gate"] >> Approval(recipe=recipe) >> [operators[name] for name in ALIGNING]
 
 
-def publish_last(asset: Asset, *stages: str, otherwise: str = "") -> Any:
+def publish_last(asset: Asset, *stages: str, otherwise: str = "", recipe: str = RUN) -> Any:
     """A task that publishes the manifest of the one of `stages` that the recipe has, or if it was left out `otherwise`.
 
     It waits for the tasks before it, so that a DAG that the asset starts finds all of their results.
@@ -177,7 +177,7 @@ def publish_last(asset: Asset, *stages: str, otherwise: str = "") -> Any:
         publish(get_current_context(), run, *done)
         return run.store.full(done[0].path)
 
-    return announce(RUN)
+    return announce(recipe)
 
 
 @task(outlets=[CRAWL])

@@ -73,6 +73,11 @@ def _evaluate(summaries: Summaries, _: Figures) -> str:
     return "; ".join(filter(None, parts))
 
 
+def _feedback(summaries: Summaries, figures: Figures) -> str:
+    collected, measured = summaries.get("collect", ""), summaries.get("evaluate", "")
+    return "; ".join(filter(None, (collected, _align(summaries, figures), measured)))
+
+
 def _ablate(summaries: Summaries, _: Figures) -> str:
     return summaries.get("ablate", "")
 
@@ -82,9 +87,10 @@ MADE: dict[str, Callable[[Summaries, Figures], str]] = {
     "pretrain": _pretrain,
     "align": _align,
     "evaluate": _evaluate,
+    "feedback": _feedback,
     "ablate": _ablate,
 }
 READ = {"segment.crawl": "crawl", "curate": "curate", "mix": "mix", "pack": "pack"}
 """Task of the DAG `corpus` -> the stage whose figures its line needs."""
-TOLD = ("pretrain", "gate", "approval", *ALIGNING, "evaluate", "export", "ablate")
+TOLD = ("pretrain", "gate", "approval", *ALIGNING, "evaluate", "export", "collect", "ablate")
 """Tasks whose headlines the lines of the other DAGs need."""

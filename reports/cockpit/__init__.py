@@ -2,40 +2,41 @@
 
 How to add a page: one file, its template, and its name in `PAGES` of `reports/cockpit/app.py`.
 
-    # reports/cockpit/pages/rate.py
-    page = Page("rate", "Rate")                     # its address begins with /rate; its label in the navigation
+    # reports/cockpit/pages/words.py
+    page = Page("words", "Words")                   # its address begins with /words; its label in the navigation
 
     class Wanted(Asked):                            # what may stand behind the `?`; anything else is refused
         language: str = Field(default="", max_length=20)
         shown: int = Field(default=20, ge=1, le=100)
 
-    @page.get("/{dag_id}/{run_id}")                 # /rate/corpus/manual__2026?language=en
+    @page.get("/{dag_id}/{run_id}")                 # /words/corpus/manual__2026?language=en
     def show(ask: Ask, dag_id: Name, run_id: Name, wanted: Annotated[Wanted, InQuery()]) -> Answer:
         run = ask.run(dag_id, run_id)               # a contract.plan.Run; 404 if there is none
-        return ask.show("rate.html", run=run.recipe.name, rows=reports.rate.rows(run, wanted.shown))
+        return ask.show("words.html", run=run.recipe.name, rows=reports.words.rows(run, wanted.shown))
 
     @page.get("/{dag_id}/{run_id}/rows")            # an answer as JSON, for a slider or a page that follows a live run:
     def rows(ask: Ask, ...) -> Answer:              # return a dict. NaN becomes null, dates become text
         return {"rows": ...}
 
-    @page.post("/{dag_id}/{run_id}/vote", "vote")   # a write, named in the audit log. Its path must hold {dag_id}
-    def vote(ask: Ask, dag_id: Name, run_id: Name, form: Annotated[Vote, InForm()]) -> Answer:
-        ...                                         # class Vote(Asked)
-        return ask.go("rate", dag_id, run_id)       # back to the page
+    @page.post("/{dag_id}/{run_id}/note", "note")   # a write, named in the audit log. Its path must hold {dag_id}
+    def note(ask: Ask, dag_id: Name, run_id: Name, form: Annotated[Note, InForm()]) -> Answer:
+        ...                                         # class Note(Asked)
+        return ask.go("words", dag_id, run_id)       # back to the page
 
-    {# reports/cockpit/templates/rate.html #}
+    {# reports/cockpit/templates/words.html #}
     {% extends "base.html" %}{% from "parts.html" import chart %}
     {% block content %}
-    <h1>Rate {{ run }}</h1>
-    {{ chart(figure, "Votes of each day: 12 on Monday, ...") }}
-    <form method="post" action="{{ link('rate', dag_id, run_id, 'vote') }}">...</form>
+    <h1>Words of {{ run }}</h1>
+    {{ chart(figure, "Words of each language: 12 in English, ...") }}
+    <form method="post" action="{{ link('words', dag_id, run_id, 'note') }}">...</form>
     {% endblock %}
-    {% block scripts %}<script src="{{ static('rate.js') }}" defer></script>{% endblock %}
+    {% block scripts %}<script src="{{ static('words.js') }}" defer></script>{% endblock %}
 
 What the frame does, so that no page has to:
 
 - Nobody without a session gets an answer. A path with {dag_id} is answered only to those who may read that DAG's runs,
-  a POST only to those who may edit it, from a page of this origin, and after it is in the audit log.
+  a POST only to those who may edit it (or, if the page says so, vote), from a page of this origin, and after it is in
+  the audit log.
 - A page is a plain function. It runs in one of the frame's own few threads, never in the server's; after LIMIT_S
   seconds its reader is told so. A GristmillError becomes a page with its sentence. `Refused(404, "...")` answers alike.
 - `ask.run` is the only way to a store. A page never takes a path, a URI or a fingerprint from its reader.

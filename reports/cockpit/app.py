@@ -18,6 +18,7 @@ PAGES = (
     "pages",
     "training",
     "models",
+    "rate",
     "new",
     "manifest",
     "card",

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial, wraps
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import quote, urlencode
 
 from fastapi import APIRouter, Depends, Form, Path, Query, Request, Response
@@ -22,6 +22,8 @@ Name = Annotated[str, Path(min_length=1, max_length=250, pattern=r"^[\w.~:+@ -]+
 """A DAG's, run's or task's id in an address."""
 InQuery, InForm = Query, Form
 Answer = Response | dict[str, Any]
+Right = Literal["edit", "vote"]
+"""What a write needs beside the right to read the runs of its DAG."""
 LATE = (
     "This takes longer than {:g} seconds and goes on. It may have been done already: look before you send it again. "
     "A form that starts a run starts only one, even if it is sent twice."
@@ -51,12 +53,14 @@ class Asking:
         """The visitor's newest runs, the newest first."""
         return self.visitor.runs(min(limit, MOST_RUNS))
 
-    def check(self, dag_id: str, edit: bool = False) -> None:
-        """Raise Refused unless the visitor may read the runs of a DAG, and edit it if asked."""
+    def check(self, dag_id: str, right: Right | None = None) -> None:
+        """Raise Refused unless the visitor may read the runs of a DAG, and has another right if one is asked."""
         if not self.visitor.may_read(dag_id):
             raise Refused(403, f"You may not read the runs of the DAG {dag_id}. Ask who administers Airflow.")
-        if edit and not self.visitor.may_edit(dag_id):
+        if right == "edit" and not self.visitor.may_edit(dag_id):
             raise Refused(403, f"You may not edit the DAG {dag_id}. Ask who administers Airflow.")
+        if right == "vote" and not self.visitor.may_vote(dag_id):
+            raise Refused(403, f"You may not vote in the rounds of the DAG {dag_id}. Ask who administers Airflow.")
 
     def link(self, page: str, *parts: str | int, **query: Any) -> str:
         """The address of a page of ours. Parts and values are quoted; values that are None are left out."""
@@ -131,22 +135,24 @@ class Page:
 
         return register
 
-    def post(self, path: str, event: str) -> Callable[[Callable[..., Answer]], Callable[..., Answer]]:
-        """Register a function that changes something. event: what the audit log calls it."""
+    def post(
+        self, path: str, event: str, right: Right = "edit"
+    ) -> Callable[[Callable[..., Answer]], Callable[..., Answer]]:
+        """Register a function that changes something. event: what the audit log calls it; right: what it needs."""
         if "{dag_id}" not in path:
             raise ValueError(f"{path}: a write names its DAG, so that the right to edit it can be asked")
 
         def register(made: Callable[..., Answer]) -> Callable[..., Answer]:
-            self.router.add_api_route(path, in_thread(made, event), methods=["POST"], response_model=None)
+            self.router.add_api_route(path, in_thread(made, event, right), methods=["POST"], response_model=None)
             return made
 
         return register
 
 
-def in_thread(made: Callable[..., Answer], event: str) -> Callable[..., Any]:
+def in_thread(made: Callable[..., Answer], event: str, right: Right = "edit") -> Callable[..., Any]:
     """The page's function as a route: it checks the visitor's rights and answers in one of the frame's threads.
 
-    event: of a write, for the audit log; empty for a function that only reads.
+    event: of a write, for the audit log; empty for a function that only reads. right: what a write needs.
     """
 
     @wraps(made)
@@ -154,7 +160,7 @@ def in_thread(made: Callable[..., Answer], event: str) -> Callable[..., Any]:
         ask: Asking = given["ask"]
         try:
             desk: Desk = ask.request.app.state.desk
-            return await desk.do(partial(answer, made, event, given), LATE if event else "")
+            return await desk.do(partial(answer, made, event, right, given), LATE if event else "")
         except Refused as error:
             if event and (runs := ask.airflow(given["dag_id"], "")):
                 error.at = error.at or (f"The runs of {given['dag_id']} in Airflow", runs)
@@ -163,12 +169,12 @@ def in_thread(made: Callable[..., Answer], event: str) -> Callable[..., Any]:
     return route
 
 
-def answer(made: Callable[..., Answer], event: str, given: dict[str, Any]) -> Response:
+def answer(made: Callable[..., Answer], event: str, right: Right, given: dict[str, Any]) -> Response:
     """The page's answer, or one that says why there is none."""
     ask: Asking = given["ask"]
     try:
         if dag_id := given.get("dag_id"):
-            ask.check(dag_id, edit=bool(event))
+            ask.check(dag_id, right if event else None)
         if event:
             forms = [one.model_dump(mode="json") for one in given.values() if isinstance(one, BaseModel)]
             ask.visitor.record(event, given["dag_id"], given.get("run_id", ""), forms[0] if forms else {})

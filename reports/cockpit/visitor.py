@@ -77,6 +77,9 @@ class Visitor(Protocol):
 
     def may_edit(self, dag_id: str) -> bool: ...
 
+    def may_vote(self, dag_id: str) -> bool:
+        """Whether the visitor may rate replies in the rounds of a DAG's runs."""
+
     def run(self, dag_id: str, run_id: str) -> Run:
         """The resolved run of a DAG run that the visitor may read. Raises Refused if there is none."""
 

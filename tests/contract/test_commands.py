@@ -22,7 +22,9 @@ def test_a_run_goes_from_crawl_to_export(make_run: Callable[..., Run], capsys: p
     run = make_run("sft.engine.processes=2", "sft.batch=16")
     lines = printed(run, capsys)
     stages = [next(word for word in line if word in STAGES) for line in lines]
-    assert list(dict.fromkeys(stages)) == [name for name in STAGES if name not in ("dpo", "grpo", "probe", "ablate")]
+    assert list(dict.fromkeys(stages)) == [
+        name for name in STAGES if name not in ("dpo", "grpo", "sample", "probe", "ablate")
+    ]
     lines_of_dpo = printed(make_run("align=dpo", run="two"), capsys)
     assert [word for line in lines_of_dpo for word in line if word in ALIGNING] == ["dpo"]
     assert lines[0][1:] == [

@@ -160,6 +160,7 @@ KEYS = {
     "prompts.data": "prompts.data={}",
     "instructions.sources.a.data": "instructions.sources={{a: {{data: {}}}}}",
     "preferences.sources.a.data": "preferences.sources={{a: {{data: {}}}}}",
+    "preferences.rounds.a.votes": "preferences.rounds={{a: {{votes: {}}}}}",
     "pretrain.start_from": "pretrain.start_from={}",
     "sft.start_from": "sft.start_from={}",
     "sft.chat_template": "sft.chat_template={}",

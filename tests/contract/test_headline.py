@@ -181,6 +181,11 @@ TOLD = [
         "held-out perplexity 455 (pretrain) -> 514 (sft)",
     ),
     (made("evaluate", reward_sft=0.1), "nothing was held out to measure on"),
+    (
+        made("evaluate", last_win_rate=0.75, last_win_rate_low=0.6, last_win_rate_high=0.9),
+        "win rate against the last round by the reward model 0.75, confidence interval 0.6 to 0.9",
+    ),
+    (made("sample", round=2, prompts=100, items=98, replies=196), "round 2: 98 items with 196 replies, of 100 prompts"),
     (made("export", stage="ppo", parameters=29536, dtype="fp32"), "the ppo model, 29,536 parameters in fp32"),
     (
         made("export", stage="sft", parameters=29536, dtype="fp32", kept_back="win_rate 0.4 is under 0.5"),

@@ -44,7 +44,7 @@ def test_a_model_leads_back_to_every_crawl_file(finished: Run) -> None:
     assert "  made evaluate all" in text
     assert {line.split()[1] for line in lines[1:] if line.strip().startswith("from") and "://" not in line} == set(
         STAGES
-    ) - {*ALIGNING, "judge", "evaluate", "export", "probe", "ablate"}
+    ) - {*ALIGNING, "judge", "evaluate", "export", "sample", "probe", "ablate"}
 
 
 def test_the_chain_is_indented_step_by_step(make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,7 +188,7 @@ def test_the_plan_and_the_funnel_are_printed(finished: Run, capsys: pytest.Captu
     assert main(["plan", "--recipe", finished.uri]) == 0
     stages, _, mixture = capsys.readouterr().out.partition("\n\n")
     lines = stages.splitlines()
-    assert len(lines) == 1 + 6 * 2 + 23
+    assert len(lines) == 1 + 6 * 2 + 24
     assert all(line.endswith("done") for line in lines[1:])
     assert mixture == "error: pretrain: there is no row to draw; the corpus is empty, check the funnel\n"
     assert main(["funnel", "--recipe", finished.uri]) == 0

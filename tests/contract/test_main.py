@@ -65,8 +65,9 @@ def test_the_plan_prints_every_task_and_its_state(
         f"crawl           CRAWL-2024-10.00000         {one.fingerprint[:12]}  spark  done",
         f"crawl           CRAWL-2024-10.00001         {two.fingerprint[:12]}  spark  to do",
     ]
-    assert lines[-3:] == [
+    assert lines[-4:] == [
         f"export          all                         {run.task('export').fingerprint[:12]}  local  to do",
+        f"sample          all                         {run.task('sample').fingerprint[:12]}  gpu    to do",
         f"probe           all                         {run.task('probe').fingerprint[:12]}  gpu    "
         "left out: this run is no variant of an ablation",
         f"ablate          all                         {run.task('ablate').fingerprint[:12]}  local  "
@@ -135,11 +136,12 @@ def test_a_closed_gate_leaves_out_ppo_alone_and_nothing_that_is_done(
 
     def states() -> dict[str, str]:
         assert command.main(["plan", "--recipe", run.uri]) == 0
-        return {line[:16].strip(): line[65:].strip() for line in capsys.readouterr().out.splitlines()[-9:-2]}
+        return {line[:16].strip(): line[65:].strip() for line in capsys.readouterr().out.splitlines()[-10:-2]}
 
     ppo = "to do" if opened else "left out: the gate is closed"
     others = dict.fromkeys(("dpo", "grpo"), "left out: the recipe aligns by ppo")
-    assert states() == {"gate": "done", "ppo": ppo, **others, "judge": "to do", "evaluate": "to do", "export": "to do"}
+    later = dict.fromkeys(("judge", "evaluate", "export", "sample"), "to do")
+    assert states() == {"gate": "done", "ppo": ppo, **others, **later}
     Attempt(run, run.task("ppo")).commit([])
     assert states()["ppo"] == "done"
 

@@ -27,7 +27,7 @@ from contract.recipe import Recipe, parse
 from contract.scores import ESTABLISHED
 from contract.settings.base import Settings
 from contract.settings.corpus import LANGUAGE_MODEL, CuratedSource
-from contract.settings.examples import ChatSource
+from contract.settings.examples import ChatSource, RoundOfVotes
 from contract.settings.examples import Source as ExampleSource
 from contract.settings.training import Phase
 from contract.sources import (
@@ -52,13 +52,14 @@ CHANGED: dict[str, Any] = {
     "crawl.soft_words": ("a",), "score.mask": ("ip",), "score.bad_words": "a", "score.perplexity_model": "a", "extract.extractor": "resiliparse", "langid.languages": ("de",), "filter.min_words": 7,
     "filter.gopher_repetition.top_ngram_char_fraction": {2: 0.5}, "filter.gopher_repetition.duplicate_ngram_char_fraction": {5: 0.5},
     "dedup_url.keep": "first", "dedup_fuzzy.keep": "newest", "dedup_substring.cut": "all", "decontaminate.benchmarks": {"a": "b"},
-    "decontaminate.ngram": 14, "decontaminate.action": "cut", "minhash_sign.method": "simhash", "minhash_sign.quality": "-words", "dedup_fuzzy.scope": "global", "dedup_substring.tokenizer": "a", "filter.gopher_quality.min_mean_word_chars": 4.0, "curate.sources": {"a": CuratedSource(uri="b", correct=True)}, "instructions.data": "a", "preferences.data": "a", "prompts.data": "a", "instructions.sources": {"a": ChatSource(data="b")}, "preferences.sources": {"a": ExampleSource(data="b")},
+    "decontaminate.ngram": 14, "decontaminate.action": "cut", "minhash_sign.method": "simhash", "minhash_sign.quality": "-words", "dedup_fuzzy.scope": "global", "dedup_substring.tokenizer": "a", "filter.gopher_quality.min_mean_word_chars": 4.0, "curate.sources": {"a": CuratedSource(uri="b", correct=True)}, "instructions.data": "a", "preferences.data": "a", "prompts.data": "a", "instructions.sources": {"a": ChatSource(data="b")}, "preferences.sources": {"a": ExampleSource(data="b")}, "preferences.rounds": {"a": RoundOfVotes(votes="b")},
     "instructions.heldout_tasks": ("a",), "preferences.criteria": {"a": 1.0}, "instructions.select.quality_key": "a", "ppo.kl_target": 6.0,
     "export.dtype": "bf16", "reward.objective": "both", "reward.start_from": "a", "reward.pretrain_tasks": ("a",), "export.at_least": {"prompts": 1.0}, "export.at_most": {"prompts": 9.0},
     "ppo.reward": "both", "grpo.reward": "both", "ppo.critic": "head", "ppo.sampler": "vllm", "grpo.sampler": "vllm", "ppo.kl_estimator": "k3", "ppo.answers.phrases": ("a",), "grpo.answers.phrases": ("a",),
     "tokenizer.kind": "unigram", "tokenizer.special_tokens": {"pad": "<pad>"}, "tokenizer.start_from": "a", "tokenizer.reference": "a",
     "tokenizer.expand.model": "a", "tokenizer.expand.languages": ("zh",), "pretrain.start_from": "a", "pretrain.distill.teacher": "a",
     "pretrain.objective": "blank_infilling", "sft.chat_template": "chatml", "sft.start_from": "a", "sft.patience": 3, "sft.lora.targets": ("a",), "ppo.lora.targets": ("a",), "dpo.lora.targets": ("a",), "grpo.lora.targets": ("a",),
+    "sample.models": ("sft",), "sample.temperatures": (0.5,), "sample.last": f"ppo/{'a' * 40}", "evaluate.last": f"ppo/{'a' * 40}",
     "pack.more_seq_lens": (4096,), "pack.packing": "best_fit", "pretrain.mixture.proportions": {"crawl": 1.0},
     "mix.also_held_out": "f" * 40, "probe.reference": "f" * 40, "probe.tasks": {"a": "b"}, "ablate.measured": {"a": {"0": "f" * 40}},
     "pretrain.mixture.epochs": {"crawl": 2.0}, "pretrain.phases": (Phase(share=1.0),),
@@ -320,7 +321,7 @@ def test_planning_a_whole_crawl_takes_seconds_at_most() -> None:
 
     segments = [Segment("X-2024-10", index, (Source(f"s3://{index}", f"{index}", 1, "a"),)) for index in range(9000)]
     began = time.monotonic()
-    assert len(plan(Recipe(), segments)) == 6 * 9000 + 23
+    assert len(plan(Recipe(), segments)) == 6 * 9000 + 24
     assert time.monotonic() - began < 10
 
 

@@ -543,7 +543,7 @@ def test_every_stage_has_a_section_and_every_section_a_stage() -> None:
         for name, field in Recipe.model_fields.items()
         if isinstance(field.annotation, type) and issubclass(field.annotation, Settings)
     }
-    assert sections - {"spark"} == set(STAGES)
+    assert sections - {"spark", "feedback"} == set(STAGES)
 
 
 def test_settings_cannot_be_changed_after_loading() -> None:

@@ -230,7 +230,7 @@ def test_files_beside_the_crawl_are_named_by_their_settings() -> None:
             "decontaminate": {"benchmarks": {"a": "/b"}},
             "curate": {"sources": {"wiki": {"uri": "/w"}}},
             "instructions": {"data": "/s"},
-            "preferences": {"sources": {"a": {"data": "/p"}}},
+            "preferences": {"sources": {"a": {"data": "/p"}}, "rounds": {"one": {"votes": "/v"}}},
         }
     )
     outside = {
@@ -242,7 +242,7 @@ def test_files_beside_the_crawl_are_named_by_their_settings() -> None:
         "decontaminate": {"benchmarks.a": "/b"},
         "curate": {"sources.wiki.uri": "/w"},
         "instructions": {"data": "/s"},
-        "preferences": {"sources.a.data": "/p"},
+        "preferences": {"sources.a.data": "/p", "rounds.one.votes": "/v"},
         "prompts": {},
     }
 

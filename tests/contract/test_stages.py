@@ -14,5 +14,5 @@ def test_a_stage_depends_on_what_it_reads_directly_and_not() -> None:
     assert upstream("minhash_sign") == {"crawl", "extract", "langid", "score", "filter"}
     assert upstream("gate") == upstream("reward") | {"reward"}
     assert {"crawl", "mix", "pretrain", "sft", "preferences"} < upstream("reward")
-    assert downstream("reward") == {"gate", "ppo", "dpo", "grpo", "evaluate", "export"}
+    assert downstream("reward") == {"gate", "ppo", "dpo", "grpo", "evaluate", "export", "sample"}
     assert downstream("export") == set()

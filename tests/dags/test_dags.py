@@ -20,6 +20,10 @@ from gristmill_airflow.stage import POOLS, StageOperator
 DAGS = Path(__file__).parents[2] / "dags"
 SLICES = {dag: [stage.name for stage in STAGES.values() if stage.dag == dag] for dag in get_args(Dag)}
 
+LEARNED = ("preferences", "prompts", "reward", "gate", *ALIGNING, "judge", "evaluate")
+BESIDE = {"ablate": TRAINED, "feedback": LEARNED}
+"""DAG -> stages of other DAGs that it also runs."""
+
 
 @pytest.fixture(scope="module")
 def bag():
@@ -39,7 +43,7 @@ def test_all_files_parse(bag):
 def test_every_stage_has_exactly_one_dag(bag):
     assert sorted(name for slice_ in SLICES.values() for name in slice_) == sorted(STAGES)
     for name, slice_ in SLICES.items():
-        assert set(stages_of(bag.dags[name])) == {*slice_, *(TRAINED if name == "ablate" else ())}
+        assert set(stages_of(bag.dags[name])) == {*slice_, *BESIDE.get(name, ())}
 
 
 def test_an_ablation_maps_every_stage_over_what_its_variants_need(bag):
@@ -56,11 +60,13 @@ def test_an_ablation_maps_every_stage_over_what_its_variants_need(bag):
 @pytest.mark.parametrize("name", SLICES)
 def test_edges_are_the_stage_tables(bag, name):
     found = stages_of(bag.dags[name])
+    if name == "feedback":  # the others are those of the next run
+        assert found.pop("sample").upstream_task_ids == {"resolve"}
     ids = {task.task_id: stage for stage, task in found.items()}
     for stage, task in found.items():
         assert {ids[one] for one in task.upstream_task_ids if one in ids} == set(STAGES[stage].reads) & set(found)
         if not set(STAGES[stage].reads) & set(found):
-            assert task.upstream_task_ids & {"resolve", "segments", "variants"}
+            assert task.upstream_task_ids & {"resolve", "segments", "variants", "collect"}
 
 
 @pytest.mark.parametrize("name", SLICES)
@@ -122,12 +128,13 @@ def test_only_what_aligns_asks_for_an_open_gate(bag):
         for task in dag.tasks
         if isinstance(task, StageOperator) and task.needs_open_gate
     ]
-    assert asking == [*ALIGNING]
+    assert asking == [*ALIGNING] * 2
 
 
 def test_crawl_refresh_waits_to_be_switched_on(bag):
     paused = {name: dag.is_paused_upon_creation for name, dag in bag.dags.items()}
     assert paused.pop("crawl_refresh") is not False
+    assert paused.pop("feedback") is True, "it would ask people after every alignment"
     assert set(paused.values()) == {False}
 
 
@@ -176,7 +183,29 @@ def test_every_dag_has_an_owner_tags_of_its_planes_a_deadline_and_says_what_come
 def test_a_person_may_be_asked_between_gate_and_ppo(bag):
     approval = bag.dags["align"].get_task("approval")
     assert (approval.upstream_task_ids, approval.downstream_task_ids) == ({"gate"}, {*ALIGNING})
-    assert [name for name, dag in bag.dags.items() if "approval" in dag.task_dict] == ["align"]
+    assert [name for name, dag in bag.dags.items() if "approval" in dag.task_dict] == ["align", "feedback"]
+
+
+def test_a_round_is_sampled_voted_on_and_collected_before_anything_learns(bag):
+    dag = bag.dags["feedback"]
+    assert dag.get_task("votes").upstream_task_ids == {"sample"}
+    assert dag.get_task("collect").upstream_task_ids == {"votes", "compare"}
+    assert dag.get_task("compare").upstream_task_ids == {"sample"}
+    for name in LEARNED:
+        task = dag.get_task(name)
+        assert "collect" in task.get_flat_relative_ids(upstream=True)
+        assert task.recipe == "{{ ti.xcom_pull(task_ids='collect') }}"
+    assert dag.get_task("approval").recipe == dag.get_task("evaluate").recipe
+    assert dag.get_task("sample").recipe != dag.get_task("evaluate").recipe
+    assert dag.get_task("evaluate").trigger_rule == "none_failed"
+    assert dag.get_task("publish").upstream_task_ids == {"evaluate"}
+    assert dag.get_task("votes").pool == "default_pool"
+
+
+def test_a_round_ends_in_the_asset_that_starts_the_next_one(bag):
+    dag = bag.dags["feedback"]
+    [outlet] = dag.get_task("publish").outlets
+    assert [key.name for key, _ in dag.timetable.asset_condition.iter_assets()] == [outlet.name] == ["aligned"]
 
 
 def test_every_stage_is_documented(bag):

@@ -1,5 +1,6 @@
 """The preference pairs: what is held out, what instruction tuning has seen, and a run on the mixture that Spark made."""
 
+import datetime
 import hashlib
 import json
 import math
@@ -13,14 +14,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from contract import feedback
 from contract.conversation import Preference, Turn
 from contract.errors import InputError
+from contract.feedback import Item, Reply, Round, Vote
 from contract.headline import headline
 from contract.kinds import Kind
+from contract.lineage import trace
 from contract.manifest import Manifest, need
 from contract.plan import Run
 from contract.recipe import StageSettings
 from contract.stages import STAGES
+from contract.store import Store
 from contract.tables import read_batches
 from pipelines import preferences
 from pipelines.__main__ import main
@@ -247,3 +252,46 @@ def test_real_trees(made: Callable[..., Any], data_dir: Path) -> None:
     assert tasks["oasst"] > 700
     assert sum(tasks.values()) == done.rows.kept
     assert done.rows.kept + done.rows.dropped == done.rows.read == 4642 + 24 + 754
+
+
+def test_votes_of_people_are_learned_from_and_lineage_leads_from_each_to_the_pairs(
+    made: Callable[..., Any], tmp_path: Path
+) -> None:
+    store = Store(str(tmp_path / "votes"))
+    prompts = [(Turn("user", f"question {number} about {number * 7} things"),) for number in range(30)]
+    items = [
+        Item(f"{number:032x}", 1, prompt, (Reply(f"good {number}", "m", 1.0), Reply(f"poor {number * 3}", "m", 0.5)))
+        for number, prompt in enumerate(prompts)
+    ]
+    now = datetime.datetime.now(datetime.UTC)
+    file = feedback.write_items(store, "items.parquet", items)
+    opened = feedback.open_round(store, Round(name="first", number=1, run="r", opened=now, files=(file,)))
+    votes = [
+        Vote(round="first", item=item.id, annotator=name, showing=0, shown=(0, 1), ranks=ranks, when=now)
+        for item in items
+        for name, ranks in (("ann", (1, 2)), ("bob", (1, 2)), ("cat", (1, 1)))
+    ]
+    for vote in votes:
+        feedback.cast(store, opened, vote)
+    frozen = store.full(feedback.freeze(store, opened))
+    settings = {
+        "preferences.rounds.one.votes": frozen,
+        "preferences.rounds.one.weight": 0.6,
+        "preferences.min_jaccard": None,
+    }
+    run, done = made(settings | {"preferences.heldout_fraction": 0.3})
+    train, heldout = sides(run, done)
+    assert len(train) + len(heldout) == 30
+    assert min(len(train), len(heldout)) > 2
+    assert all(pair.chosen.startswith("good") for pair in (*train, *heldout))
+    rows = read(run, done, Kind.PAIRS)
+    assert {row["weight"] for row in rows} == {0.4}, "two of three prefer it, and the round counts 0.6"
+    assert rows[0]["source"].startswith("first item ")
+    assert done.metrics["shapes"] == {"votes of a round": {"rows": 30}}
+    assert done.metrics["data"] == frozen
+    assert set(done.sources) == {frozen, *(store.full(f"feedback/first/votes/{vote.name}") for vote in votes)}
+    told = trace(run.store, store.full(f"feedback/first/votes/{votes[5].name}"))
+    assert f"  made preferences all {done.fingerprint[:12]}" in told[1]
+    assert f"  from {frozen}" in trace(run.store, done.path)
+    other = made(settings | {"preferences.heldout_fraction": 0.3, "preferences.rounds.one.weight": 1.0})[1]
+    assert other.fingerprint != done.fingerprint

@@ -140,6 +140,8 @@ RELIED_ON: dict[str, dict[str, list[str] | None]] = {
         "": ["cron", "timezone", "interval", "run_immediately"],
         "partitioned_at_runtime": None,
     },
+    "airflow.triggers.base.BaseTrigger": {"": ["kwargs"], "serialize": ["self"], "run": ["self"]},
+    "airflow.triggers.base.TriggerEvent": {"": ["payload"]},
     "airflow.utils.session.create_session": {"": ["scoped"]},
     "airflow.utils.types.DagRunTriggeredByType": {"UI": None},
     "airflow.utils.strings.get_random_string": {"": ["length", "choices"]},

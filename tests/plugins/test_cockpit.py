@@ -48,7 +48,7 @@ class Rights(SimpleAuthManager):
 
     def is_authorized_dag(self, *, method, user, access_entity=None, details=None):
         assert access_entity is not None
-        assert access_entity.value in ("RUN", "TASK_LOGS")
+        assert access_entity.value in ("RUN", "TASK_LOGS", "HITL_DETAIL")
         may = super().is_authorized_dag(method=method, user=user, access_entity=access_entity, details=details)
         return may and details.id != "hidden"
 
@@ -156,6 +156,24 @@ def test_rights_are_those_of_the_auth_manager(client):
         (False, False),
     ]
     assert not user("USER").may_read("hidden")
+    assert [user(role).may_vote("corpus") for role in ("USER", "VIEWER", None)] == [True, False, False]
+
+
+def test_the_right_to_vote_is_that_to_answer_what_a_dag_asks_people(client, monkeypatch):
+    may = Rights.is_authorized_dag
+
+    def only_answers(self, *, access_entity=None, method, **asked):
+        return (method, str(access_entity)) != ("PUT", "DagAccessEntity.RUN") and may(
+            self, access_entity=access_entity, method=method, **asked
+        )
+
+    monkeypatch.setattr(Rights, "is_authorized_dag", only_answers)
+    assert (user("USER").may_vote("corpus"), user("USER").may_edit("corpus")) == (True, False)
+
+
+def test_no_two_views_have_the_same_address_in_airflow():
+    routes = [view["url_route"] for view in cockpit.VIEWS]
+    assert len(set(routes)) == len(routes)
 
 
 def test_runs_are_listed_newest_first_and_bounded(client):

@@ -1,5 +1,6 @@
-"""`python -m reports serve`: a real server on loopback."""
+"""`python -m reports serve`: a real server on loopback; `freeze`: the votes that count."""
 
+import datetime
 import os
 import signal
 import subprocess
@@ -11,6 +12,10 @@ import psutil
 import pytest
 import requests
 
+from contract import feedback
+from contract.conversation import Turn
+from contract.feedback import Item, Reply, Round, Vote
+from contract.store import Store
 from demo.server import is_free
 from reports.__main__ import main
 
@@ -56,3 +61,32 @@ def test_a_mistake_is_one_line(capsys, monkeypatch, arguments, said):
     monkeypatch.setenv("GRISTMILL_DEPLOYMENT", "/nowhere/other.yaml")  # what the command sets is taken back
     assert main(["serve", *arguments]) != 0
     assert said in capsys.readouterr().err
+
+
+def test_the_votes_of_a_round_are_frozen_by_command(tmp_path, capsys):
+    store = Store(str(tmp_path))
+    prompt = (Turn("user", "?"),)
+    replies = (Reply("a", "one", 1.0), Reply("b", "two", 1.0))
+    items = [Item(f"{number:032x}", 1, prompt, replies) for number in range(8)]
+    now = datetime.datetime.now(datetime.UTC)
+    made = feedback.open_round(
+        store,
+        Round(
+            name="first", number=1, run="r", opened=now, files=(feedback.write_items(store, "items.parquet", items),)
+        ),
+    )
+    arguments = ["freeze", "--store", store.uri, "--round", "first"]
+    assert main(arguments) == 65
+    assert "no vote counts" in capsys.readouterr().err
+    for item in items:
+        for name, ranks in (("ann", (1, 2)), ("bob", (1, 2)), ("mal", (2, 1))):
+            vote = Vote(round="first", item=item.id, annotator=name, showing=0, shown=(0, 1), ranks=ranks, when=now)
+            feedback.cast(store, made, vote)
+    assert main(arguments) == 0
+    left_out, uri = capsys.readouterr().out.splitlines()
+    assert left_out.startswith("left out: mal: agreement with the others 0%")
+    assert len(feedback.read_frozen(uri)[2]) == 16
+    assert main([*arguments, "--min-agreement", "0"]) == 0
+    assert len(feedback.read_frozen(capsys.readouterr().out.strip())[2]) == 24
+    assert main([*arguments, "--min-agreement", "7"]) == 78
+    assert "freeze: min_agreement: Input should be less" in capsys.readouterr().err

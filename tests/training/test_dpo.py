@@ -28,11 +28,15 @@ DPO = (
     "dpo.optim={lr: 2.0e-3, weight_decay: 0.0}", "dpo.engine={micro_batch: 4, checkpoint_steps: 2}", "preferences.max_examples=96",
 )  # fmt: skip
 PAIRS = [([5, 6], [7, 0], [8, 9, 0]), ([9], [1, 2, 3, 0], [0]), ([3, 4, 5], [6, 0], [7, 0]), ([8], [2, 0], [3, 3, 0])]
+WEIGHTS = (1.0, 0.5, 2.0, 1.0)
 CHAT: Any = SimpleNamespace(pad=11, fit=lambda prompt, replies, most: Fit(list(prompt), [], list(replies), frozenset()))
 
 
 def pairs() -> list[Any]:
-    return [SimpleNamespace(prompt=prompt, chosen=chosen, rejected=rejected) for prompt, chosen, rejected in PAIRS]
+    return [
+        SimpleNamespace(prompt=prompt, chosen=chosen, rejected=rejected, weight=weight)
+        for (prompt, chosen, rejected), weight in zip(PAIRS, WEIGHTS, strict=True)
+    ]
 
 
 def plain_log_prob(module: Any, prompt: list[int], reply: list[int]) -> torch.Tensor:
@@ -51,10 +55,10 @@ def test_an_update_is_the_gradient_of_the_papers_loss(world: int) -> None:
     with torch.no_grad():
         theirs = [tuple(float(plain_log_prob(reference, p, one)) for one in (c, r)) for p, c, r in PAIRS]
     total, margins = torch.zeros(()), []
-    for (prompt, chosen, rejected), (better, worse) in zip(PAIRS, theirs, strict=True):
+    for (prompt, chosen, rejected), (better, worse), weight in zip(PAIRS, theirs, WEIGHTS, strict=True):
         margin = 0.3 * (plain_log_prob(expected, prompt, chosen) - better)
         margin = margin - 0.3 * (plain_log_prob(expected, prompt, rejected) - worse)
-        total = total - (0.9 * margin.sigmoid().log() + 0.1 * (1 - margin.sigmoid()).log()) / len(PAIRS)
+        total = total - weight * (0.9 * margin.sigmoid().log() + 0.1 * (1 - margin.sigmoid()).log()) / len(PAIRS)
         margins.append(float(margin))
     total.backward()
 

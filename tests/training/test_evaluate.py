@@ -159,6 +159,21 @@ def test_without_a_judge_only_the_reward_model_is_asked(align: Callable[..., Job
     assert all(row["judge_before"] is None and row["reward_before"] is not None for row in samples)
 
 
+def test_the_newest_model_is_compared_with_that_of_the_last_round(align: Callable[..., Job]) -> None:
+    """With the SFT model in the last round's place, the win rate over it is that over the SFT model."""
+    address = f"sft/{align('evaluate').task.of('sft')[0].fingerprint}"
+    job = align("evaluate", f"evaluate.last={address}", "evaluate.prompts=12", "evaluate.sequences=4")
+    evaluate.run(job)
+    metrics, _ = result(job)
+    for whose in ("", "judge_"):
+        for end in ("", "_low", "_high"):
+            assert metrics[f"{whose}last_win_rate{end}"] == metrics[f"{whose}win_rate{end}"]
+    assert "reward_last" not in metrics
+    other = align("evaluate", f"evaluate.last=ppo/{job.task.of('ppo')[0].fingerprint}", "evaluate.prompts=12")
+    evaluate.run(other)
+    assert result(other)[0]["last_win_rate"] == 0.5, "a model ties with itself"
+
+
 def test_two_processes_measure_what_one_does(
     align: Callable[..., Job], launch: Callable[..., subprocess.Popen[str]]
 ) -> None:

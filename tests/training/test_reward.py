@@ -7,6 +7,7 @@ import math
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -175,6 +176,10 @@ def test_the_loss_of_a_ranking_is_the_mean_over_its_pairs_and_of_a_score_the_squ
     assert float(found.regression) == pytest.approx(error), "a pair that nobody scored has no score to learn"
     assert float(found.total.detach()) == pytest.approx(first + second + 0.25 * error)
     assert float(found.right) == pytest.approx(0.5 + 1)
+    weighted = [replace(groups[0], weights=(0.5, 3.0)), groups[1]]
+    heavy = reward.losses_of(rewards, weighted, "pairwise", 0.0)
+    assert float(heavy.pairwise) == pytest.approx((0.5 * surprise(-0.5) + 3 * surprise(1.0)) / 2 + second)
+    assert float(heavy.right) == pytest.approx(0.5 + 1), "how many are ranked right is not weighted"
     unpaired = reward.losses_of(rewards[:3], [group([3.0, 2.0, 2.0], [])], "both", 2.0)
     assert float(unpaired.total.detach()) == pytest.approx(2 * error)
     for objective, total in (("pairwise", first + second), ("regression", error)):

@@ -90,6 +90,7 @@ def read_pairs(job: Job, kind: Kind, but: Collection[str] = ()) -> Examples[Pref
             row["task"],
             row["chosen_score"],
             row["rejected_score"],
+            1.0 if row["weight"] is None else row["weight"],
         ),
         kept,
     )

@@ -17,6 +17,7 @@ class Ranking:
     """A prompt, replies to it, each once, and the pairs (better, worse) of which people prefer one, by their places.
 
     scores: people's, higher is better; None of a reply that was only ranked. task: what kind of prompt it is.
+    weights: of each pair in the loss.
     """
 
     prompt: Conversation
@@ -24,6 +25,13 @@ class Ranking:
     scores: tuple[float | None, ...]
     pairs: tuple[tuple[int, int], ...]
     task: str = ""
+    weights: tuple[float, ...] = ()
+
+    @property
+    def weighted(self) -> list[tuple[int, int, float]]:
+        """The pairs with their weights, which are 1 if none are given."""
+        weights = self.weights or (1.0,) * len(self.pairs)
+        return [(better, worse, weight) for (better, worse), weight in zip(self.pairs, weights, strict=True)]
 
 
 def ranking_of(pairs: Sequence[Preference]) -> Ranking:
@@ -36,8 +44,9 @@ def ranking_of(pairs: Sequence[Preference]) -> Ranking:
             scores |= both
             kept.append(pair)
     places = {text: place for place, text in enumerate(scores)}
-    better = dict.fromkeys((places[pair.chosen], places[pair.rejected]) for pair in kept)
-    return Ranking(pairs[0].prompt, tuple(scores), tuple(scores.values()), tuple(better), pairs[0].task or "")
+    better = {(places[pair.chosen], places[pair.rejected]): pair.weight for pair in kept}
+    texts, given = tuple(scores), tuple(scores.values())
+    return Ranking(pairs[0].prompt, texts, given, tuple(better), pairs[0].task or "", tuple(better.values()))
 
 
 class Rankings(Sequence[Ranking]):

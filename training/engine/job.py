@@ -81,8 +81,8 @@ class Job(StageJob):
 
     def manifest(self, stage: str) -> Manifest:
         """The manifest of an input stage; raises NotReadyError if it is missing."""
-        (one,) = self.task.read(stage)
-        return need(self.store, one)
+        own, *_ = self.task.read(stage)  # others are those of earlier rounds
+        return need(self.store, own)
 
     def files(self, stage: str, *kinds: Kind) -> list[File]:
         """The files of these kinds that an input stage committed; raises GristmillError if there is none."""

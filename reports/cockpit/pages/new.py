@@ -170,7 +170,7 @@ def about_keys(ask: Ask) -> Answer:
 def _check_dag(ask: Asking, dag_id: str) -> None:
     if dag_id not in stage_dags():
         raise Refused(404, f"No DAG of Gristmill is called {dag_id}. There are {', '.join(stage_dags())}.")
-    ask.check(dag_id, edit=True)
+    ask.check(dag_id, "edit")
 
 
 def _wanted(ask: Asking, dag_id: str, form: Filled) -> Wanted:

@@ -22,7 +22,8 @@ class Reader(Local):
 
     def __init__(self, store: Store) -> None:
         super().__init__(store)
-        self.session, self.reads, self.edits = True, True, True
+        self.session, self.reads, self.edits, self.votes = True, True, True, True
+        self.closed: set[str] = set()  # DAGs in whose rounds the visitor may not vote
         self.recorded: list[tuple[str, str, str, dict[str, object]]] = []
         self.triggered: list[tuple[str, dict[str, object], str | None]] = []
         self.started: set[str] = set()
@@ -32,6 +33,9 @@ class Reader(Local):
 
     def may_edit(self, dag_id: str) -> bool:
         return self.edits and self.may_read(dag_id)
+
+    def may_vote(self, dag_id: str) -> bool:
+        return self.votes and dag_id not in self.closed and self.reads
 
     def record(self, event: str, dag_id: str, run_id: str, what: Mapping[str, object]) -> None:
         self.recorded.append((event, dag_id, run_id, dict(what)))

@@ -25,7 +25,14 @@ def test_each_reply_stands_once_with_its_score_and_all_its_pairs() -> None:
         Preference(ASKED, "b", "c", "chat", 3.0, 1.0),
         Preference(ASKED, "a", "b", "chat", 5.0, 3.0),
     ]
-    assert ranking_of(some) == Ranking(ASKED, ("a", "b", "c"), (5.0, 3.0, 1.0), ((0, 1), (0, 2), (1, 2)), "chat")
+    pairs = ((0, 1), (0, 2), (1, 2))
+    assert ranking_of(some) == Ranking(ASKED, ("a", "b", "c"), (5.0, 3.0, 1.0), pairs, "chat", (1.0, 1.0, 1.0))
+
+
+def test_pairs_keep_their_weights() -> None:
+    some = [Preference(ASKED, "a", "b", weight=0.25), Preference(ASKED, "c", "b", weight=2.0)]
+    assert ranking_of(some).weighted == [(0, 1, 0.25), (2, 1, 2.0)]
+    assert Ranking(ASKED, ("a", "b"), (None, None), ((0, 1),)).weighted == [(0, 1, 1.0)]
 
 
 def test_pairs_of_more_replies_than_fit_are_left_out() -> None:

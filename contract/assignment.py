@@ -1,0 +1,204 @@
+"""Who rates which item next, and how much is left. Pure functions of what was written into a round.
+
+An item has as many places, called slots, as people shall rate it. A slot is given to a person by creating a file, which
+succeeds once; so no two people can get the same slot, however many ask at the same moment. A slot is free again if its
+person skips the item, or has not voted when the time to hold it is over; the next holder creates the next generation.
+"""
+
+import datetime
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from contract.feedback import Ballots, Held, Vote, by_item
+from contract.settings.feedback import Rating
+
+TRIED = 50
+"""So many free slots are offered at once, in case other people are faster at the first ones."""
+
+
+def drawn(*parts: object) -> float:
+    """A number from 0 to below 1 that the parts decide."""
+    digest = hashlib.sha256("\0".join(map(str, parts)).encode(errors="replace")).digest()
+    return int.from_bytes(digest[:8]) / 2**64
+
+
+def order_of(replies: int, item: str, annotator: str, showing: int) -> tuple[int, ...]:
+    """The reply at each place of the page: random, and the same whenever the same person sees the same showing."""
+    return tuple(sorted(range(replies), key=lambda reply: drawn("order", item, annotator, showing, reply)))
+
+
+@dataclass(frozen=True)
+class Offer:
+    """An item for a person. hold: the file to create first, which may fail; None if the person has the item already."""
+
+    item: str
+    showing: int
+    hold: Held | None = None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Of a round: votes that count towards its items, and how many it needs. Of a person: votes, and what is left.
+
+    left: items that the person could rate now, with those to be rated a second time.
+    """
+
+    done: int
+    needed: int
+    mine: int
+    left: int
+
+
+@dataclass(frozen=True)
+class Desk:
+    """A round as one person sees it at one moment. items: the ids of the round's items, in their order."""
+
+    rating: Rating
+    items: Sequence[str]
+    ballots: Ballots
+    annotator: str
+    now: datetime.datetime
+
+    @cached_property
+    def _all(self) -> Mapping[str, list[Vote]]:
+        """Item -> all of the person's votes on it, also those that were taken back, the oldest first."""
+        mine = [vote for vote in self.ballots.votes if vote.annotator == self.annotator]
+        return by_item(sorted(mine, key=lambda vote: (vote.when, vote.showing)))
+
+    @cached_property
+    def mine(self) -> Mapping[str, list[Vote]]:
+        """Item -> the person's votes on it that count, the oldest first."""
+        back = self.ballots.taken_back
+        return {item: kept for item, votes in self._all.items() if (kept := [v for v in votes if v.name not in back])}
+
+    @cached_property
+    def _voted(self) -> Mapping[tuple[str, str], Vote]:
+        """(Item, annotator) -> a vote that counts."""
+        return {(vote.item, vote.annotator): vote for vote in self.ballots.counting}
+
+    @cached_property
+    def _holders(self) -> Mapping[str, dict[int, Held]]:
+        """Item -> slot -> who got it last."""
+        found: dict[str, dict[int, Held]] = defaultdict(dict)
+        for held in sorted(self.ballots.held, key=lambda one: one.generation):
+            found[held.item][held.slot] = held
+        return found
+
+    @cached_property
+    def _returned(self) -> Mapping[tuple[str, str], datetime.datetime]:
+        """(Item, annotator) -> when a vote on it was taken back last; its person may then vote again."""
+        found: dict[tuple[str, str], datetime.datetime] = {}
+        for name, back in self.ballots.taken_back.items():
+            key = (name[:32], back.annotator)
+            found[key] = max(back.when, found.get(key, back.when))
+        return found
+
+    def showing(self, item: str) -> int:
+        """The number of the person's next vote on an item, from 0."""
+        return len(self._all.get(item, ()))
+
+    def may_vote(self, item: str, showing: int) -> bool:
+        """Whether the page may have asked the person for this vote: before, or now.
+
+        A vote that was asked for before may be there already, and is then not kept a second time.
+        """
+        if showing != self.showing(item):
+            return showing < self.showing(item)
+        if item in self.mine:
+            return item in self.again()
+        return any(held.item == item and held.annotator == self.annotator for held in self.ballots.held)
+
+    def _busy(self, held: Held) -> bool:
+        """Whether a slot is taken: its holder has rated the item, or may still do so."""
+        key = held.item, held.annotator
+        if vote := self._voted.get(key):
+            return not vote.skipped
+        since = max(held.when, self._returned.get(key, held.when))
+        return (self.now - since).total_seconds() < self.rating.hold_minutes * 60
+
+    def _slots(self, item: str) -> tuple[int, int | None]:
+        """(How many slots of an item are taken, the first free one or None)."""
+        holders = self._holders.get(item, {})
+        taken = {slot for slot, held in holders.items() if self._busy(held)}
+        free = next((slot for slot in range(self.rating.people) if slot not in taken), None)
+        return len(taken), free
+
+    def _hold(self, item: str, slot: int) -> Held:
+        """The file that gives a free slot to the person."""
+        before = self._holders.get(item, {}).get(slot)
+        generation = before.generation + 1 if before else 0
+        return Held(item=item, slot=slot, generation=generation, annotator=self.annotator, when=self.now)
+
+    def _begun(self) -> Iterator[str]:
+        """Items that the person holds and has not answered, the first that was shown first."""
+        held = [one for holders in self._holders.values() for one in holders.values()]
+        for one in sorted(held, key=lambda one: (one.when, one.item)):
+            if one.annotator == self.annotator and one.item not in self.mine and self._busy(one):
+                yield one.item
+
+    def again(self) -> list[str]:
+        """Items that the person shall rate a second time, those that were rated first first."""
+        once = [votes[0] for votes in self.mine.values() if len(votes) == 1 and not votes[0].skipped]
+        chosen = [vote for vote in once if self._is_repeated(vote.item)]
+        return [vote.item for vote in sorted(chosen, key=lambda vote: (vote.when, vote.item))]
+
+    def _is_repeated(self, item: str) -> bool:
+        return drawn("again", self.rating.seed, item, self.annotator) < self.rating.repeated
+
+    def _due(self) -> Iterator[str]:
+        """Of `again`, those after which the person has rated enough others."""
+        times = sorted(vote.when for votes in self.mine.values() for vote in votes)
+        for item in self.again():
+            if sum(when > self.mine[item][0].when for when in times) >= self.rating.repeat_after:
+                yield item
+
+    @cached_property
+    def _fresh(self) -> list[tuple[str, int]]:
+        """(Item, free slot) of items that are new to the person: those with the fewest people first, then by lot."""
+        found = []
+        for item in self.items:
+            if item not in self.mine:
+                taken, free = self._slots(item)
+                if free is not None:
+                    found.append((taken, drawn("next", self.rating.seed, self.annotator, item), item, free))
+        return [(item, free) for *_, item, free in sorted(found)]
+
+    def offers(self) -> list[Offer]:
+        """What the person may rate next, the best first; empty if nothing is left.
+
+        First what was shown and not answered, so that a page that is loaded again shows the same item. Then what is to
+        be rated again, then new items, and at the end what is to be rated again too early.
+        """
+        if own := next(self._begun(), None):
+            return [Offer(own, self.showing(own))]
+        if due := next(self._due(), None):
+            return [Offer(due, self.showing(due))]
+        fresh = [Offer(item, self.showing(item), self._hold(item, slot)) for item, slot in self._fresh[:TRIED]]
+        return fresh or [Offer(item, self.showing(item)) for item in self.again()[:1]]
+
+    def progress(self) -> Progress:
+        """How far the round and the person are."""
+        done = people_of(self.ballots.counting)
+        known = set(self.items)
+        kept = sum(min(count, self.rating.people) for item, count in done.items() if item in known)
+        open_now = {*self._begun(), *(item for item, _ in self._fresh)}
+        return Progress(
+            done=kept,
+            needed=len(self.items) * self.rating.people,
+            mine=sum(len(votes) for votes in self.mine.values()),
+            left=len(open_now) + len(self.again()),
+        )
+
+
+def people_of(counting: Collection[Vote]) -> Counter[str]:
+    """Item -> how many people have rated it; those who skipped it have not."""
+    return Counter(item for item, _ in {(vote.item, vote.annotator) for vote in counting if not vote.skipped})
+
+
+def is_complete(rating: Rating, items: Collection[str], ballots: Ballots) -> bool:
+    """Whether every item was rated by as many people as the recipe asks for."""
+    done = people_of(ballots.counting)
+    return all(done[item] >= rating.people for item in items)

@@ -1,0 +1,178 @@
+"""The tasks of the DAG `feedback` that are not stages: a round waits for its votes, and is then collected.
+
+While a round waits, for days perhaps, its task is deferred: it holds no worker and no slot of a pool. A trigger in
+Airflow's triggerer looks at the store now and then.
+"""
+
+import asyncio
+import datetime
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+from airflow.sdk import BaseOperator, get_current_context, task
+from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.log import mask_secret
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from contract.errors import GristmillError, StoreError
+from contract.plan import open_run
+from contract.printable import printable
+from contract.store import Store
+from gristmill_airflow.assets import RESOLVED
+from gristmill_airflow.note import USES
+from gristmill_airflow.params import crawl_of, run_name
+from gristmill_airflow.result import SUMMARY
+from gristmill_airflow.stage import RUN, hide, reported
+
+log = logging.getLogger(__name__)
+
+POLL_S = 30.0
+COLLECTED = "{{ ti.xcom_pull(task_ids='collect') }}"
+"""The run that learns from the round."""
+
+
+def now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)
+
+
+class VotesTrigger(BaseTrigger):
+    """Fires when every item of a round has its votes, or when the time is over, and says which of the two.
+
+    store: its URI; until: ISO 8601 with a time zone. A store that does not answer is asked again.
+    """
+
+    def __init__(self, store: str, round_name: str, until: str) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.store, self.round_name, self.until = store, round_name, until
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        where = f"{type(self).__module__}.{type(self).__name__}"
+        return where, {"store": self.store, "round_name": self.round_name, "until": self.until}
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        while True:
+            event = await asyncio.to_thread(self._look)
+            if event:
+                yield TriggerEvent(event)
+                return
+            await asyncio.sleep(POLL_S)
+
+    def _look(self) -> dict[str, str] | None:
+        """What to say now; None to wait on."""
+        from reports import rounds
+
+        said = "the store does not answer"
+        try:
+            found = rounds.votes(Store(self.store), self.round_name)
+            said = str(found)
+            if found.complete:
+                return {"state": "complete", "said": said}
+        except StoreError as error:
+            log.warning("%s: %s", self.round_name, error)
+        except GristmillError as error:
+            return {"state": "failed", "said": str(error)}
+        over = now() >= datetime.datetime.fromisoformat(self.until)
+        return {"state": "over", "said": said} if over else None
+
+
+class Votes(BaseOperator):
+    """Opens a round over what `sample` made, and waits for its votes; the XCom is the round's name.
+
+    It waits at most `feedback.hours` from when the round was opened, and then goes on with the votes that are there.
+    """
+
+    template_fields = ("recipe",)
+
+    def __init__(self, *, recipe: str = RUN, **kwargs: Any) -> None:
+        super().__init__(**{"task_id": "votes", "doc_md": __doc__, **kwargs})
+        self.recipe = recipe
+
+    def execute(self, context: Any) -> str:
+        from reports import rounds
+
+        with reported():
+            run = open_run(self.recipe)
+            hide(run.recipe.crawl.source)
+            made = rounds.open_round(run, context["dag"].dag_id, now())
+            found = rounds.votes(run.store, made.name)
+        self.log.info("round %s: %s", made.name, found)
+        if found.complete:
+            return made.name
+        until = made.opened + datetime.timedelta(hours=run.recipe.feedback.hours)
+        self.log.info("people vote on the page Rate of this run, until %s", until.isoformat(timespec="minutes"))
+        self.defer(
+            trigger=VotesTrigger(run.store.uri, made.name, until.isoformat()),
+            method_name="execute_complete",
+            kwargs={"name": made.name},
+        )
+        raise AssertionError("defer raises")
+
+    def execute_complete(self, context: Any, event: dict[str, str], name: str) -> str:
+        """Go on when the trigger has fired."""
+        if event["state"] == "failed":
+            raise AirflowFailException(event["said"])
+        over = "the time is over; " if event["state"] == "over" else ""
+        self.log.info("round %s: %s%s", name, over, event["said"])
+        context["ti"].xcom_push(key=SUMMARY, value=f"{over}{event['said']}")
+        return name
+
+
+@task
+def compare(recipe: str) -> int:
+    """Have the recipe's judge vote beside the people, and revise replies by its principles; the number of new votes.
+
+    Without a judge in the recipe nothing is asked.
+    """
+    from evals import judging
+    from evals.judging_endpoint import from_environment
+    from reports import rounds
+
+    with reported():
+        run = open_run(recipe)
+        hide(run.recipe.crawl.source)
+        asked = run.recipe.feedback.judge
+        if asked.model is None:
+            log.info("the recipe names no feedback.judge.model; only people compare")
+            return 0
+        judge = from_environment(asked.model)
+        mask_secret(judge.key)
+        context: Any = get_current_context()
+        made = rounds.open_round(run, context["dag"].dag_id, now())
+        new = judging.judge_round(run.store, made, judge, now)
+        log.info("round %s: %d new votes of %s", made.name, new, judging.annotator(asked.model))
+        if asked.principles:
+            beside = judging.constitution(run.store, made, judge, judging.read_principles(asked.principles), now)
+            log.info("revised: %s", beside.name if beside else "no revision changes a reply")
+    return new
+
+
+@task(outlets=[RESOLVED])
+def collect(recipe: str, name: str) -> str:
+    """Freeze the votes of the round, and return the URI of the run that learns from them and from all rounds before."""
+    from contract import feedback
+    from reports import rounds
+
+    context: Any = get_current_context()
+    with reported():
+        run = open_run(recipe)
+        hide(run.recipe.crawl.source)
+        made = feedback.read_round(run.store, name)
+        found = rounds.collect(run, made, run_name(f"{context['dag'].dag_id}.{context['run_id']}.collected"))
+    for annotator, why in (found.left_out or {}).items():
+        log.info("left out: %s", printable(f"{annotator}: {why}"))
+    for place in (*found.frozen, *found.dropped):
+        log.info("learned from: %s", place)
+    log.info("run: %s", found.run.uri)
+    said = f"round {made.number}: {rounds.votes(run.store, name)}"
+    context["ti"].xcom_push(key=SUMMARY, value=said)
+    event = context["outlet_events"][RESOLVED]
+    event.extra = {"recipe": found.run.uri, "uses": uses(found.run.uri, made.number, run)}
+    event.add_partitions(crawl_of(found.run))
+    return found.run.uri
+
+
+def uses(uri: str, number: int, run: Any) -> str:
+    """The first line of the note of a DAG run that has collected a round."""
+    crawls = ", ".join(run.recipe.snapshots)
+    return printable(f"{USES}run {uri}, crawl {crawls} of {run.recipe.crawl.source}, with the votes of round {number}")

@@ -1,0 +1,187 @@
+"""The rounds of feedback: open one over what `sample` made, see whether it has its votes, and add it to the recipe.
+
+A round ends in a new run. Its recipe is that of the run before, with the frozen votes among `preferences.rounds`, so
+its preferences, reward model and aligned model are new, and with the next number in `sample.round`, so the next round
+samples from it.
+"""
+
+import datetime
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from contract import feedback
+from contract.approval import without_ppo
+from contract.assignment import people_of
+from contract.digest import split_digest
+from contract.errors import InputError
+from contract.feedback import FOLDER, Round
+from contract.kinds import Kind
+from contract.manifest import need
+from contract.plan import Run, open_run, vary
+from contract.settings.examples import Preferences
+from contract.settings.feedback import Feedback
+from contract.store import Store
+from evals import judging
+from reports import rating
+
+DROPPED = f"{FOLDER}/dropped"
+"""A folder of the store: its files of labelled pairs, or of a production log, are learned from with the next round."""
+SHAPES = (".jsonl", ".json", ".parquet")
+MOST_BYTES = 1 << 28  # of one of these files, which is read whole
+NAMED = "dropped-"  # how the sources that are made of them begin
+
+
+@dataclass(frozen=True)
+class Votes:
+    """How many items of a round have as many votes as they need, of how many; and of people, how many voted."""
+
+    done: int
+    items: int
+    people: int
+
+    @property
+    def complete(self) -> bool:
+        return self.done == self.items
+
+    def __str__(self) -> str:
+        return f"{self.done:,} of {self.items:,} items have their votes, of {self.people:,} people"
+
+
+def open_round(run: Run, dag: str, now: datetime.datetime) -> Round:
+    """The round over the items that the run's `sample` made; it is opened if it is not there.
+
+    dag: the DAG whose people may vote. A round that is there stays as it is, whatever run opened it.
+    """
+    made = need(run.store, run.task("sample"))
+    number = run.recipe.sample.round
+    name = f"r{number:03d}-{made.fingerprint[:12]}"
+    if run.store.exists(f"{FOLDER}/{name}/round.json"):
+        return feedback.read_round(run.store, name)
+    found = Round(
+        name=name,
+        number=number,
+        run=_folder(run.uri),
+        opened=now,
+        files=tuple(made.of(Kind.RATED)),
+        made_by=made.path,
+        dag=dag,
+        rating=run.recipe.feedback.rating,
+    )
+    return feedback.open_round(run.store, found)
+
+
+def _folder(uri: str) -> str:
+    return split_digest(uri)[0].split("/")[-2]
+
+
+def votes(store: Store, name: str) -> Votes:
+    """What a round has until now."""
+    made = feedback.read_round(store, name)
+    items, counting = feedback.items(store, made), feedback.ballots(store, made).counting
+    done = people_of(counting)
+    voted = {vote.annotator for vote in counting if not vote.skipped}
+    return Votes(sum(done[item] >= made.rating.people for item in items), len(items), len(voted))
+
+
+@dataclass(frozen=True)
+class Collected:
+    """The run that learns from a round. frozen: the files of its votes; left_out: annotator -> why; dropped: the files
+    of pairs that are new in it."""
+
+    run: Run
+    frozen: tuple[str, ...] = ()
+    left_out: Mapping[str, str] | None = None
+    dropped: tuple[str, ...] = ()
+
+
+def with_revisions(store: Store, made: Round) -> dict[str, Round]:
+    """The round by its name in a recipe, and the one of its replies' revisions if there is one."""
+    key, beside = f"r{made.number:03d}", judging.revised_name(made)
+    there = store.exists(f"{FOLDER}/{beside}/round.json")
+    return {key: made, **({f"{key}-revised": feedback.read_round(store, beside)} if there else {})}
+
+
+def collect(run: Run, made: Round, name: str) -> Collected:
+    """Freeze the votes of a round and make the run that learns from it and from all rounds before, called `name`.
+
+    With the round goes the one of its revised replies, if there is one.
+
+    If that run exists already, it is returned as it is: votes that come later change nothing. Raises InputError if no
+    vote counts and no file was dropped.
+    """
+    uri = run.store.full(f"runs/{name}/recipe.yaml")
+    if run.store.exists(f"runs/{name}/recipe.yaml"):
+        return Collected(open_run(uri))
+    settings = run.recipe.feedback
+    dropped = keep_dropped(run.store, made, run.recipe.preferences)
+    frozen, left_out = dict[str, str](), dict[str, str]()
+    for key, one in with_revisions(run.store, made).items():
+        try:
+            path, gone = rating.freeze(run.store, one, settings.trust)
+        except InputError:  # no vote counts
+            continue
+        frozen[key] = run.store.full(path)
+        left_out |= gone
+    if not frozen and not dropped:
+        raise InputError(f"round {made.name}: no vote counts, and no file was dropped, so there is nothing to learn")
+    values = changes(run.recipe.preferences, settings, made.number, frozen, dropped)
+    values |= dict.fromkeys(("sample.last", "evaluate.last"), last_model(run))
+    given = [f"{key}={json.dumps(value)}" for key, value in values.items()]
+    return Collected(vary(run, name, given), tuple(frozen.values()), left_out, tuple(dropped.values()))
+
+
+def changes(
+    now: Preferences, settings: Feedback, number: int, frozen: Mapping[str, str], dropped: Mapping[str, str]
+) -> dict[str, Any]:
+    """What a round changes in a recipe: dotted key -> JSON value.
+
+    The weights of the rounds before are multiplied by `feedback.earlier`. frozen: name -> URI of the round's
+    votes. dropped: name -> URI of the files of pairs that are new.
+    """
+    rounds = {
+        name: {"votes": one.votes, "weight": round(one.weight * settings.earlier, 9)}
+        for name, one in now.rounds.items()
+    }
+    rounds |= {name: {"votes": uri, "weight": 1.0} for name, uri in frozen.items()}
+    made: dict[str, Any] = {"preferences.rounds": rounds, "sample.round": number + 1}
+    if dropped:
+        before = {name: one.model_dump(mode="json") for name, one in now.sources.items()}
+        if now.data != "synthetic":  # `data` and `sources` go not together
+            before["data"] = {"data": now.data}
+        made |= {
+            "preferences.data": "synthetic",
+            "preferences.sources": before | {name: {"data": uri} for name, uri in dropped.items()},
+        }
+    return made
+
+
+def last_model(run: Run) -> str:
+    """The address of the model that the run aligned, or of its SFT model if it aligned none: `ppo/FINGERPRINT`."""
+    aligned, tuned = run.task(run.recipe.align), run.task("sft")
+    model = tuned if without_ppo(run.store, need(run.store, run.task("gate")), aligned) else aligned
+    return f"{model.stage}/{model.fingerprint}"
+
+
+def keep_dropped(store: Store, made: Round, now: Preferences) -> dict[str, str]:
+    """Name of a source -> URI, of the files of pairs in the folder DROPPED that no round before has learned from.
+
+    Each is copied into the round under its digest, so that what a model learned from stays when somebody changes the
+    file. Raises InputError for one that is too large.
+    """
+    found = {}
+    for entry in store.files(DROPPED, recursive=False):
+        ending = next((one for one in SHAPES if entry.path.endswith(one)), None)
+        if ending is None:
+            continue
+        if entry.size > MOST_BYTES:
+            raise InputError(f"{store.full(entry.path)}: has {entry.size:,} bytes; at most {MOST_BYTES:,} are read")
+        data = store.read_bytes(entry.path)
+        digest = hashlib.sha256(data).hexdigest()
+        name, path = f"{NAMED}{digest[:12]}", f"{made.folder}/dropped/{digest[:40]}{ending}"
+        if name not in now.sources:
+            store.create(path, data)
+            found[name] = store.full(path)
+    return found

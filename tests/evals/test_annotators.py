@@ -1,0 +1,148 @@
+"""What people's votes say of them: known shares, known habits, and the one who votes against the truth is left out."""
+
+import datetime
+import math
+import random
+from typing import Any
+
+import pytest
+
+from contract.conversation import Turn
+from contract.feedback import Item, Reply, Vote
+from contract.settings.feedback import Trust
+from evals.annotators import Annotator, comparisons, each, left_out, measure, opinions, weights
+
+NOW = datetime.datetime(2026, 3, 1, tzinfo=datetime.UTC)
+
+
+def make_items(count: int, gold: tuple[int, ...] = (), replies: int = 2) -> dict[str, Item]:
+    written = tuple(Reply(f"reply {number}", f"model-{number}", 1.0) for number in range(replies))
+    return {f"{at:032x}": Item(f"{at:032x}", 1, (Turn("user", "?"),), written, gold) for at in range(count)}
+
+
+def vote(item: str, annotator: str, ranks: tuple[int, ...], **changes: Any) -> Vote:
+    when = NOW + datetime.timedelta(seconds=changes.pop("at", 0))
+    values = {"shown": tuple(range(max(len(ranks), 2))), "showing": 0, "when": when, "round": "r"} | changes
+    return Vote(item=item, annotator=annotator, ranks=ranks, **values)
+
+
+def person(name: str, people: tuple[Annotator, ...]) -> Annotator:
+    return next(one for one in people if one.name == name)
+
+
+def test_a_ranking_says_something_of_every_two_replies_and_where_they_stood() -> None:
+    found = opinions([vote("0" * 32, "ann", (2, 1, 2), shown=(2, 0, 1))])
+    assert [(one.one, one.other, one.prefers, one.first) for one in found] == [
+        (0, 1, -1, 1),
+        (0, 2, 0, -1),
+        (1, 2, 1, -1),
+    ]
+    assert opinions([vote("0" * 32, "ann", (), skipped=True), vote("0" * 32, "bob", (), all_bad=True)]) == []
+
+
+def test_shares_are_those_of_the_votes() -> None:
+    items = make_items(10, gold=(1, 2))
+    votes = [vote(item, name, (1, 2), seconds=4.0) for item in items for name in ("ann", "bob")]
+    votes += [vote(item, "cat", (1, 2) if at < 4 else (2, 1), seconds=1.0 + at) for at, item in enumerate(items)]
+    found = measure(items, votes)
+    ann, cat = person("ann", found.annotators), person("cat", found.annotators)
+    assert (cat.agreement.value, cat.agreement.count, cat.gold.value) == (0.4, 10, 0.4)
+    assert (ann.agreement.value, ann.agreement.count) == (1.0, 4), "where bob and cat differ there is no majority"
+    assert (ann.gold.value, ann.votes, ann.seconds, cat.seconds) == (1.0, 10, 4.0, 5.5)
+    assert cat.agreement.low < 0.4 < cat.agreement.high
+    assert math.isnan(ann.consistency.value)
+    kappas = {pair[:2]: pair[2] for pair in found.kappas}
+    assert (kappas["ann", "cat"].value, kappas["ann", "cat"].count) == (0.0, 10)
+    assert math.isnan(kappas["ann", "bob"].value), "both always say the same"
+    # 30 answers, 6 of them -1: of 60 pairs of answers within items, 6 items have 4 unlike ones each
+    assert found.preference.value == pytest.approx(1 - 29 * (6 * 4 / 2) / (2 * 24 * 6))
+
+
+def test_ranks_and_scores_have_an_alpha_of_their_own() -> None:
+    items = make_items(6, replies=3)
+    votes = [
+        vote(item, name, ranks, scores={"wit": (1, 3, None) if at % 2 else (5, 2, 4)})
+        for name in ("ann", "bob")
+        for at, (item, ranks) in enumerate(zip(items, [(1, 2, 3), (3, 2, 1)] * 3, strict=True))
+    ]
+    found = measure(items, votes)
+    assert (found.ranks.value, found.ranks.count) == (pytest.approx(1), 18)
+    assert (found.scores["wit"].value, found.scores["wit"].count) == (pytest.approx(1), 15)
+
+
+def test_a_second_showing_measures_consistency_and_counts_once_elsewhere() -> None:
+    items = make_items(4)
+    votes = [vote(item, name, (1, 2)) for item in items for name in ("ann", "bob")]
+    again = [(1, 2), (1, 2), (2, 1), (1, 1)]
+    votes += [vote(item, "ann", ranks, showing=1, at=9) for item, ranks in zip(items, again, strict=True)]
+    found = measure(items, list(reversed(votes)))
+    ann = person("ann", found.annotators)
+    assert (ann.consistency.value, ann.consistency.count, found.consistency.value) == (0.5, 4, 0.5)
+    assert ann.agreement.value == 1.0
+    assert (ann.votes, ann.agreement.count) == (8, 4)
+
+
+def test_who_prefers_what_stands_first_is_seen() -> None:
+    items = make_items(20)
+    votes = []
+    for at, item in enumerate(items):
+        shown = (0, 1) if at % 2 else (1, 0)
+        votes.append(vote(item, "ann", (1, 2) if shown[0] == 0 else (2, 1), shown=shown))
+        votes.append(vote(item, "bob", (1, 2), shown=shown))
+    found = measure(items, votes)
+    assert [one.first.value for one in found.annotators] == [1.0, 0.5]
+    assert person("ann", found.annotators).first.low > 0.5
+    assert found.first.value == 0.75
+
+
+def simulated(seed: int, right: dict[str, float], count: int = 120) -> tuple[dict[str, Item], list[Vote]]:
+    drawn = random.Random(seed)
+    items = make_items(count)
+    votes = [
+        vote(item, name, (1, 2) if drawn.random() < share else (2, 1))
+        for item in items
+        for name, share in right.items()
+    ]
+    return items, votes
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_one_who_votes_against_the_truth_is_left_out_and_nobody_else(seed: int) -> None:
+    items, votes = simulated(seed, {"good": 0.95, "fair": 0.8, "weak": 0.65, "bad": 0.1})
+    gone, people = left_out(items, votes, Trust())
+    assert list(gone) == ["bad"]
+    assert "agreement with the others" in gone["bad"]
+    assert people == each(items, [one for one in votes if one.annotator != "bad"])
+    found = weights(people)
+    assert min(found["good"], found["fair"]) > found["weak"] > 0
+
+
+def test_people_are_left_out_by_gold_by_consistency_and_by_time() -> None:
+    items = make_items(40, gold=(1, 2))
+    votes = [vote(item, "ann", (2, 1), seconds=0.5) for item in items]
+    votes += [vote(item, "ann", (1, 2), showing=1, at=1, seconds=0.5) for item in items]
+    assert "gold items 0%" in left_out(items, votes, Trust())[0]["ann"]
+    trust = Trust(min_gold=0.0, min_consistency=0.5)
+    assert "consistency 0%" in left_out(items, votes, trust)[0]["ann"]
+    assert left_out(items, votes, Trust(min_gold=0.0))[0] == {}
+    assert left_out(items, votes, Trust(min_gold=0.0, min_seconds=2))[0] == {"ann": "median time 0.5 s, below 2 s"}
+
+
+def test_weights_are_log_odds_within_bounds() -> None:
+    items, votes = simulated(0, {"one": 1.0, "same": 1.0, "never": 0.0}, 400)
+    found = weights(each(items, [one for one in votes if one.annotator != "never"]))
+    assert found == {"one": 4.0, "same": 4.0}
+    against = weights(each(items, votes))
+    assert against["never"] == 0.0
+    assert weights(each(items, [one for one in votes if one.annotator == "one"])) == {"one": 1.0}
+
+
+def test_votes_compare_the_models_that_wrote_the_replies() -> None:
+    items = make_items(1, replies=3)
+    [item] = items
+    found = comparisons(items, [vote(item, "ann", (1, 2, 2)), vote("f" * 32, "ann", (1, 2))])
+    assert [(one.one, one.other, one.result, one.cluster) for one in found] == [
+        ("model-0", "model-1", 1.0, item),
+        ("model-0", "model-2", 1.0, item),
+        ("model-1", "model-2", 0.5, item),
+    ]

@@ -1,0 +1,194 @@
+"""A round is opened once, is complete when each item has its votes, and ends in a run that learns from all rounds."""
+
+import datetime
+import json
+
+import pytest
+
+from contract import feedback
+from contract.conversation import Turn
+from contract.errors import InputError
+from contract.feedback import Item, Reply, Vote, item_id
+from contract.manifest import Attempt
+from contract.plan import open_run
+from contract.results import result_of
+from contract.settings.examples import Preferences
+from contract.settings.feedback import Feedback
+from reports import rounds
+from reports.rating import rounds_of
+
+NOW = datetime.datetime(2026, 3, 1, 12, tzinfo=datetime.UTC)
+PROMPTS = ("one", "two", "three")
+
+
+def an_item(text):
+    prompt, replies = (Turn("user", text),), (Reply("good", "ppo/b", 0.7), Reply("bad", "ppo/b", 1.0))
+    return Item(item_id(prompt, replies), 1, prompt, replies)
+
+
+def commit(run, stage, files=(), **metrics):
+    return Attempt(run, run.task(stage)).commit(files, result=result_of(stage).model_construct(**metrics))
+
+
+@pytest.fixture
+def sampled(tmp_path, resolve_run):
+    """`sampled(overrides)`: a run whose gate is open, whose model is aligned, and whose round is sampled."""
+    (tmp_path / "crawl").mkdir()
+    (tmp_path / "crawl" / "a.warc").write_bytes(b"WARC/1.0\r\n")
+
+    def make(overrides=()):
+        run = resolve_run(tmp_path / "crawl", {"feedback.rating.people": 2, **dict(overrides)})
+        return finish(run)
+
+    return make
+
+
+def finish(run):
+    commit(run, "gate", open=True, accuracy=0.7, low=0.6, high=0.8, threshold=0.55)
+    commit(run, "ppo", reward_first=0.0, reward_last=1.0)
+    attempt = Attempt(run, run.task("sample"))
+    file = feedback.write_items(run.store, attempt.path("items.parquet"), [an_item(text) for text in PROMPTS])
+    attempt.commit([file], result=result_of("sample").model_construct(round=1, prompts=3, items=3, replies=6))
+    return run
+
+
+def cast(run, made, text, person, ranks=(1, 2)):
+    vote = Vote(
+        round=made.name, item=an_item(text).id, annotator=person, showing=0, shown=(0, 1), ranks=ranks, when=NOW
+    )
+    feedback.cast(run.store, made, vote)
+
+
+def everybody(run, made, people=("ann", "bob")):
+    for text in PROMPTS:
+        for person in people:
+            cast(run, made, text, person)
+
+
+def test_a_round_is_opened_once_with_the_recipes_rating(sampled):
+    run = sampled()
+    made = rounds.open_round(run, "feedback", NOW)
+    assert (made.number, made.dag, made.rating.people, made.opened) == (1, "feedback", 2, NOW)
+    assert made.name == f"r001-{run.task('sample').fingerprint[:12]}"
+    assert [item.prompt[0].text for item in feedback.items(run.store, made).values()] == [*PROMPTS]
+    assert rounds.open_round(run, "another", NOW + datetime.timedelta(days=1)) == made
+    assert rounds_of(run) == [made]
+
+
+def test_a_round_is_complete_when_each_item_has_all_of_its_votes(sampled):
+    run = sampled()
+    made = rounds.open_round(run, "feedback", NOW)
+    for text in PROMPTS[:2]:
+        cast(run, made, text, "ann")
+        cast(run, made, text, "bob")
+    cast(run, made, "three", "ann")
+    found = rounds.votes(run.store, made.name)
+    assert (found.done, found.items, found.people, found.complete) == (2, 3, 2, False)
+    assert str(found) == "2 of 3 items have their votes, of 2 people"
+    cast(run, made, "three", "bob")
+    assert rounds.votes(run.store, made.name).complete
+
+
+def test_the_next_run_learns_from_the_votes_and_samples_the_next_round(sampled):
+    run = sampled()
+    made = rounds.open_round(run, "feedback", NOW)
+    everybody(run, made)
+    found = rounds.collect(run, made, "next")
+    recipe = found.run.recipe
+    [one] = recipe.preferences.rounds.values()
+    assert (one.votes, one.weight) == (*found.frozen, 1.0)
+    assert len(feedback.read_frozen(one.votes)[2]) == 6
+    assert recipe.sample.round == 2
+    assert recipe.sample.last == recipe.evaluate.last == f"ppo/{run.task('ppo').fingerprint}"
+    for same in ("instructions", "sft", "pretrain"):
+        assert found.run.task(same).fingerprint == run.task(same).fingerprint
+    for other in ("preferences", "reward", "gate", "ppo", "evaluate", "sample"):
+        assert found.run.task(other).fingerprint != run.task(other).fingerprint
+    assert [one.fingerprint for one in found.run.task("evaluate").elsewhere] == [run.task("ppo").fingerprint]
+    assert rounds_of(found.run) == [made], "a run shows the rounds that it learns from"
+
+
+def test_votes_that_come_later_change_nothing(sampled):
+    run = sampled()
+    made = rounds.open_round(run, "feedback", NOW)
+    everybody(run, made)
+    first = rounds.collect(run, made, "next").run
+    cast(run, made, "one", "eve", (2, 1))
+    again = rounds.collect(run, made, "next").run
+    assert again.uri == first.uri
+    assert open_run(again.uri).recipe == first.recipe
+
+
+def test_every_round_before_is_merged_with_its_weight(sampled):
+    run = sampled({"feedback.earlier": 0.5})
+    for number in (1, 2, 3):
+        made = rounds.open_round(run, "feedback", NOW)
+        everybody(run, made)
+        run = rounds.collect(run, made, f"after-{number}").run
+        if number < 3:
+            finish(run)
+    weights = {name: one.weight for name, one in run.recipe.preferences.rounds.items()}
+    assert weights == {"r001": 0.25, "r002": 0.5, "r003": 1.0}
+
+
+def test_who_votes_against_all_others_is_left_out(sampled):
+    run = sampled({"feedback.trust.min_agreement": 0.9, "feedback.rating.people": 4})
+    made = rounds.open_round(run, "feedback", NOW)
+    everybody(run, made, ("ann", "bob", "cat"))
+    for text in PROMPTS:
+        cast(run, made, text, "eve", (2, 1))
+    found = rounds.collect(run, made, "next")
+    assert set(found.left_out) == {"eve"}
+    assert {vote.annotator for vote in feedback.read_frozen(*found.frozen)[2]} == {"ann", "bob", "cat"}
+
+
+def test_a_refused_gate_leaves_the_sft_model_as_the_last_one(tmp_path, resolve_run):
+    (tmp_path / "crawl").mkdir()
+    (tmp_path / "crawl" / "a.warc").write_bytes(b"WARC/1.0\r\n")
+    run = resolve_run(tmp_path / "crawl")
+    commit(run, "gate", open=False, accuracy=0.5, low=0.4, high=0.6, threshold=0.55)
+    assert rounds.last_model(run) == f"sft/{run.task('sft').fingerprint}"
+
+
+def test_a_round_without_a_vote_is_refused(sampled):
+    run = sampled()
+    made = rounds.open_round(run, "feedback", NOW)
+    with pytest.raises(InputError, match="no vote counts, and no file was dropped, so there is nothing to learn"):
+        rounds.collect(run, made, "next")
+
+
+def test_dropped_files_are_copied_and_learned_from_once(sampled):
+    run = sampled()
+    made = rounds.open_round(run, "feedback", NOW)
+    row = {"question": "q", "accepted": "yes", "rejected": "no"}
+    run.store.write_bytes(f"{rounds.DROPPED}/log.jsonl", json.dumps(row).encode())
+    run.store.write_bytes(f"{rounds.DROPPED}/readme.txt", b"not pairs")
+    found = rounds.collect(run, made, "next")
+    assert (found.frozen, len(found.dropped)) == ((), 1)
+    [source] = found.run.recipe.preferences.sources.values()
+    assert source.data == found.dropped[0]
+    run.store.write_bytes(f"{rounds.DROPPED}/log.jsonl", b"changed")
+    assert json.loads(run.store.read_bytes(source.data.removeprefix(f"{run.store.uri}/"))) == row
+    run.store.write_bytes(f"{rounds.DROPPED}/log.jsonl", json.dumps(row).encode())
+    finish(found.run)
+    second = rounds.open_round(found.run, "feedback", NOW)
+    with pytest.raises(InputError, match="no vote counts"):
+        rounds.collect(found.run, second, "third")
+
+
+def test_the_round_of_revised_replies_is_learned_from_beside_its_round(sampled):
+    run = sampled()
+    made = rounds.open_round(run, "feedback", NOW)
+    beside = feedback.open_round(run.store, made.model_copy(update={"name": f"{made.name}-revised"}))
+    everybody(run, made)
+    everybody(run, beside, ["judge:m"])
+    found = rounds.collect(run, made, "next")
+    assert [*found.run.recipe.preferences.rounds] == ["r001", "r001-revised"]
+    assert [len(feedback.read_frozen(uri)[2]) for uri in found.frozen] == [6, 3]
+
+
+def test_pairs_of_a_file_stay_beside_dropped_ones():
+    now = Preferences(data="/pairs.jsonl")
+    made = rounds.changes(now, Feedback(), 3, {}, {"dropped-a": "/b.jsonl"})
+    assert made["preferences.sources"] == {"data": {"data": "/pairs.jsonl"}, "dropped-a": {"data": "/b.jsonl"}}
+    assert (made["preferences.data"], made["sample.round"], made["preferences.rounds"]) == ("synthetic", 4, {})

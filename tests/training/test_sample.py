@@ -1,0 +1,113 @@
+"""Sampling a round: who writes which reply, what is left out, and real runs with one and two processes."""
+
+import subprocess
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+
+from contract import feedback, results
+from contract.conversation import Turn
+from contract.errors import InputError, Interrupted
+from contract.feedback import Item
+from contract.identity import Input
+from contract.kinds import Kind
+from contract.manifest import need
+from contract.settings.training import Sample
+from contract.tables import read_rows
+from tests.declared import only_declared
+from training import sample
+from training.data.examples import own_pairs
+from training.engine.job import Job
+from training.sample import Voice, items_of, voices
+
+SFT, PPO, OLD = (Input(stage=stage, partition="all", fingerprint=digit * 40) for stage, digit in (("sft", "a"), ("ppo", "b"), ("ppo", "c")))  # fmt: skip
+MODELS = {"sft": SFT, "aligned": PPO, "last": OLD}
+SMALL = ("sample.prompts=12", "sample.max_response_tokens=12", "sample.engine.micro_batch=4")
+HELLO, BYE = (Turn("user", "Hello"),), (Turn("user", "Bye"),)
+
+
+def test_models_take_turns_and_then_the_next_temperature() -> None:
+    settings = Sample(replies=4, models=("aligned", "last"), temperatures=(0.5, 1.0))
+    assert voices(settings, MODELS) == [Voice(PPO, 0.5), Voice(OLD, 0.5), Voice(PPO, 1.0), Voice(OLD, 1.0)]
+    settings = Sample(replies=3, models=("sft",), temperatures=(0.5, 1.0))
+    assert voices(settings, MODELS) == [Voice(SFT, 0.5), Voice(SFT, 1.0), Voice(SFT, 0.5)]
+
+
+def test_prompts_without_two_replies_that_differ_are_left_out() -> None:
+    said = [Voice(SFT, 0.5), Voice(PPO, 1.0), Voice(PPO, 0.5)]
+    texts = [["one", "same"], ["", "same"], ["two", "same"]]
+    [item] = items_of(7, [HELLO, BYE], said, texts)
+    assert (item.prompt, item.round) == (HELLO, 7)
+    assert [(one.text, one.model, one.temperature) for one in item.replies] == [
+        ("one", "sft/" + "a" * 40, 0.5),
+        ("two", "ppo/" + "b" * 40, 0.5),
+    ]
+    assert items_of(7, [HELLO, HELLO], said[:2], [["a", "a"], ["b", "b"]]) == items_of(7, [HELLO], said[:2], [["a"], ["b"]])  # fmt: skip
+
+
+def items(job: Job) -> list[Item]:
+    (file,) = need(job.store, job.task).of(Kind.RATED)
+    return [Item.of(row) for row in read_rows(job.store, file)]
+
+
+def test_a_round_holds_replies_of_the_aligned_and_the_last_model(align: Callable[..., Job]) -> None:
+    given = (*SMALL, "sample.replies=3", "sample.models=[aligned, last]", f"sample.last=sft/{align('ppo').task.of('sft')[0].fingerprint}")  # fmt: skip
+    job = align("sample", *given)
+    assert {one.stage for one in job.task.elsewhere} == {"sft"}
+    sample.run(job)
+    told = results.Sample.of(need(job.store, job.task))
+    found = items(job)
+    assert (told.round, told.prompts, told.items) == (1, 12, len(found))
+    assert told.replies == sum(len(item.replies) for item in found)
+    aligned = job.task.of("ppo")[0].fingerprint
+    wrote = Counter(reply.model for item in found for reply in item.replies)
+    assert told.models == {model: {"replies": wrote[model]} for model in (f"ppo/{aligned}", job.settings.last)}
+    learned = {pair.prompt for pair in own_pairs(job, Kind.PAIRS)}
+    assert all(item.prompt in learned and len(item.replies) in (2, 3) for item in found)
+    made = feedback.Round(name="r", number=1, run="run", opened="2026-01-01T00:00:00Z", files=tuple(need(job.store, job.task).of(Kind.RATED)))  # fmt: skip
+    assert [*feedback.items(job.store, made).values()] == found
+
+
+def test_another_round_draws_other_prompts_and_is_another_task(align: Callable[..., Job]) -> None:
+    one, two = align("sample", *SMALL), align("sample", *SMALL, "sample.round=2")
+    assert one.task.fingerprint != two.task.fingerprint
+    first, second = ({prompt[0].text for prompt in sample.prompts_of(job)} for job in (one, two))
+    assert len(first) == len(second) == 12
+    assert first != second
+    assert {prompt[0].text for prompt in sample.prompts_of(one)} == first
+
+
+def test_how_people_rate_changes_no_sample(align: Callable[..., Job]) -> None:
+    one, two = align("sample", *SMALL), align("sample", *SMALL, "feedback.rating.people=7", "feedback.earlier=0.5")
+    assert one.task.fingerprint == two.task.fingerprint
+
+
+def test_a_round_in_which_all_replies_are_alike_is_refused(
+    align: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sample, "replies_of", lambda job, said, prompts, chat: [["same"] * len(prompts)] * len(said))
+    with pytest.raises(InputError, match=r"no prompt of 12 got two replies that differ; raise sample\.temperatures"):
+        sample.run(align("sample", *SMALL, "sample.seed=9"))
+
+
+def test_a_stop_keeps_nothing(align: Callable[..., Job]) -> None:
+    job = align("sample", *SMALL, "sample.seed=8")
+    job.ranks.stopping = lambda: True  # type: ignore[method-assign]
+    with pytest.raises(Interrupted, match="sample: stopped"):
+        sample.run(job)
+
+
+def test_two_processes_sample_what_one_does(
+    align: Callable[..., Job], launch: Callable[..., subprocess.Popen[str]]
+) -> None:
+    job = align("sample", *SMALL, "sample.temperatures=[0.7, 1.3]")
+    process = launch(job.attempt.run, "sample", processes=2)
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output
+    two = items(job)
+    job.store.delete(f"{job.task.prefix}/manifest.json")
+    run = only_declared(job.attempt.run, "sample")
+    again = Job(run, run.task("sample"), job.attempt)
+    sample.run(again)
+    assert items(again) == two
