@@ -73,7 +73,7 @@ PAGES = {
     "/training/runs/one/pretrain/points": (2, 2),
     "/models": (14, 0),
     "/models/runs/one": (6, 6),
-    "/models/runs/one/ppo": (49, 22),
+    "/models/runs/one/ppo": (49, 23),
 }
 """Most requests for a page after those above it have been seen, and for the same page once more."""
 
