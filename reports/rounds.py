@@ -21,8 +21,10 @@ from contract.feedback import FOLDER, Round
 from contract.kinds import Kind
 from contract.manifest import need
 from contract.plan import Run, open_run, vary
+from contract.recipe import Recipe
 from contract.settings.examples import Preferences
 from contract.settings.feedback import Feedback
+from contract.settings.training import Rollouts
 from contract.store import Store
 from contract.tables import read_rows
 from evals import judging
@@ -130,7 +132,7 @@ def collect(run: Run, made: Round, name: str) -> Collected:
     if not frozen and not dropped:
         raise InputError(f"round {made.name}: no vote counts, and no file was dropped, so there is nothing to learn")
     values = changes(run.recipe.preferences, settings, made.number, frozen, dropped)
-    values |= dict.fromkeys(("sample.last", "evaluate.last"), last_model(run))
+    values |= dict.fromkeys(followed(run.recipe), last_model(run))
     if run.recipe.prompts.data is None:
         values["prompts.data"] = keep_prompts(run, made)
     given = [f"{key}={json.dumps(value)}" for key, value in values.items()]
@@ -160,6 +162,13 @@ def changes(
             "preferences.sources": before | {name: {"data": uri} for name, uri in dropped.items()},
         }
     return made
+
+
+def followed(recipe: Recipe) -> list[str]:
+    """The keys that name the model of the last round in the recipe of the next one."""
+    policy = recipe.section(recipe.align)
+    begins = isinstance(policy, Rollouts) and recipe.feedback.goes_on and not policy.lora.enabled
+    return ["sample.last", "evaluate.last", *([f"{recipe.align}.last"] if begins else [])]
 
 
 def keep_prompts(run: Run, made: Round) -> str:

@@ -811,7 +811,19 @@ class Rollouts(Settings):
     engine: Engine = Engine()
     lora: Lora = Lora()
     """Only adapters of the policy learn. The SFT model is the policy without them, so it is in memory once."""
+    last: Made | None = None
+    """The policy begins as this model, `ppo/FINGERPRINT`, in place of the SFT model; the KL divergence stays that from
+    the SFT model. The DAG `feedback` sets it, so that each round goes on where the last one ended."""
     seed: Seed = 0
+
+    def beside(self) -> dict[str, tuple[str, ...]]:
+        return made_by(self.last)
+
+    @model_validator(mode="after")
+    def _begins_whole(self) -> "Rollouts":
+        if self.last and self.lora.enabled:
+            raise ValueError("last: with lora the policy is the SFT model and adapters that begin anew; leave one out")
+        return self
 
     @model_validator(mode="after")
     def _vllm_takes_whole_models(self) -> "Rollouts":

@@ -249,6 +249,9 @@ def test_a_round_that_a_model_starts_waits_for_its_time(scheduled):
     assert operator.execute_complete({}, None) is None
 
 
-def test_a_round_that_a_person_starts_or_that_has_no_schedule_begins_at_once(run, scheduled):
+def test_a_round_that_a_person_starts_begins_at_once(scheduled):
     Due.execute.__wrapped__(Due(recipe=scheduled.uri), {"triggering_asset_events": {}})
+
+
+def test_a_round_without_a_schedule_begins_at_once(run):
     Due.execute.__wrapped__(Due(recipe=run.uri), {"triggering_asset_events": {"aligned": ["an event"]}})

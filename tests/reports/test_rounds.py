@@ -118,13 +118,23 @@ def test_the_next_run_learns_from_the_votes_and_samples_the_next_round(sampled):
     assert (one.votes, one.weight) == (*found.frozen, 1.0)
     assert len(feedback.read_frozen(one.votes)[2]) == 6
     assert recipe.sample.round == 2
-    assert recipe.sample.last == recipe.evaluate.last == f"ppo/{run.task('ppo').fingerprint}"
+    assert recipe.sample.last == recipe.evaluate.last == recipe.ppo.last == f"ppo/{run.task('ppo').fingerprint}"
     for same in ("instructions", "sft", "pretrain"):
         assert found.run.task(same).fingerprint == run.task(same).fingerprint
     for other in ("preferences", "reward", "gate", "ppo", "evaluate", "sample"):
         assert found.run.task(other).fingerprint != run.task(other).fingerprint
     assert [one.fingerprint for one in found.run.task("evaluate").elsewhere] == [run.task("ppo").fingerprint]
     assert rounds_of(found.run) == [made], "a run shows the rounds that it learns from"
+
+
+@pytest.mark.parametrize("given", [{"feedback.goes_on": False}, {"ppo.lora.enabled": True}])
+def test_the_next_policy_may_begin_as_the_sft_model_again(sampled, given):
+    run = sampled(given)
+    made = rounds.open_round(run, "feedback", NOW)
+    everybody(run, made)
+    recipe = rounds.collect(run, made, "next").run.recipe
+    assert recipe.ppo.last is None
+    assert recipe.sample.last == f"ppo/{run.task('ppo').fingerprint}"
 
 
 def test_the_prompts_of_the_first_run_are_kept_for_all_rounds(sampled):

@@ -115,7 +115,7 @@ def test_ppo_holds_four_models_and_the_cache_of_all_replies() -> None:
 
 def test_a_round_of_feedback_is_sampled_by_one_model_at_a_time() -> None:
     recipe = base(
-        "sample.prompts=1000", "sample.replies=4", "sample.engine.micro_batch=64", "sample.engine.processes=2"
+        "sample.prompts=1000", "sample.replies=4", "sample.engine={micro_batch: 64, processes: 2, dtype: bf16}"
     )
     one, count = estimate.sample(recipe, H100), 109_529_856
     assert (one.parameters, one.steps, one.tokens) == (count, None, 1000 * 4 * (256 + 128))

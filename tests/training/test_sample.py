@@ -80,8 +80,9 @@ def test_a_reward_model_of_the_store_notes_its_rewards_of_what_people_read(align
     assert job.task.fingerprint != align("sample", *SMALL).task.fingerprint
     judge = reward.load_reward_model(job, need(job.store, given)).eval()
     chat, item = open_chat(job), max(found, key=lambda item: len(item.replies))
-    for reply in item.replies:
-        ids = torch.tensor([chat.prompt(item.prompt, 24) + chat.response(reply.text, 24)])
+    fit = chat.fit(item.prompt, [reply.text for reply in item.replies], 24 + 12 + 1)
+    for reply, words in zip(item.replies, fit.replies, strict=True):
+        ids = torch.tensor([fit.prompt + words])
         with torch.no_grad():
             alone = float(judge(ids, torch.ones_like(ids))[0, -1])
         assert reply.reward == pytest.approx(alone, abs=1e-4)
