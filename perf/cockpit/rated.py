@@ -13,7 +13,7 @@ from contract.feedback import Item, Reply, Round, Vote, item_id
 from contract.plan import Run, open_run
 from contract.settings.feedback import Rating
 from perf.cockpit.payloads import PAYLOADS
-from perf.cockpit.store import Made
+from perf.cockpit.store import Made, unsynced
 
 ITEMS, PEOPLE, EACH = 1000, 8, 3
 REPLIES = 3
@@ -25,8 +25,8 @@ CODE = "```python\nfor sack in mill:\n    print(sack)\n```"
 
 def open_rounds(made: Made) -> None:
     """The rounds of the large and of the hostile run, unless they are there."""
-    write(made.run, items(ITEMS))
-    write(open_run(made.hostile), items(len(PAYLOADS), PAYLOADS), PAYLOADS)
+    write(unsynced(made.run), items(ITEMS))
+    write(unsynced(open_run(made.hostile)), items(len(PAYLOADS), PAYLOADS), PAYLOADS)
 
 
 def items(count: int, hostile: Sequence[str] = ()) -> list[Item]:
@@ -58,7 +58,7 @@ def write(run: Run, rated: Sequence[Item], hostile: Sequence[str] = ()) -> None:
         store, Round(name=name, number=1, run=folder, opened=WHEN, files=(file,), rating=Rating(people=EACH + 1))
     )
     random = np.random.default_rng(0)
-    people = [*hostile, *(f"person-{number}" for number in range(PEOPLE))][-max(PEOPLE, len(hostile)) :]
+    people = [*hostile] or [f"person-{number}" for number in range(PEOPLE)]
     for number, item in enumerate(rated[: len(rated) * 9 // 10]):
         for turn in range(EACH):
             who = people[(number + turn) % len(people)]

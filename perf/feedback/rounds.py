@@ -44,10 +44,10 @@ WORST = -2 * WEIGHT  # the weight of what is no letter, and the reward of an emp
 PLAIN = " .,!?'\n"  # characters without a weight
 CLOSED, OPEN = "gate.min_accuracy=1.0", "gate.min_accuracy=0.5"
 SETTINGS = (
-    "sample.prompts=128", "sample.replies=4", "sample.models=[sft, aligned]", "sample.max_response_tokens=32",
+    "sample.prompts=128", "sample.replies=4", "sample.max_response_tokens=32",
     "sample.engine.micro_batch=128", f"feedback.rating.people={EACH}", "feedback.rating.repeated=0", "judge.share=0",
     "preferences.min_jaccard=null", "pretrain.steps=150", "sft.epochs=12", "reward.epochs=6", "reward.engine.micro_batch=16",
-    "ppo.steps=10", "ppo.rollout_batch=64", "ppo.minibatch=32", "ppo.max_response_tokens=32",
+    "ppo.steps=7", "ppo.entropy_coef=0.02", "ppo.rollout_batch=64", "ppo.minibatch=32", "ppo.max_response_tokens=32",
     "ppo.engine={micro_batch: 32, checkpoint_steps: 1000}", "ppo.best_of=1", "ppo.eval_steps=1000",
 )  # fmt: skip
 
