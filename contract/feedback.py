@@ -50,11 +50,15 @@ T = TypeVar("T", bound=BaseModel)
 
 @dataclass(frozen=True)
 class Reply:
-    """A reply. model: the fingerprint or address of what wrote it, which nobody who votes sees."""
+    """A reply. model: the fingerprint or address of what wrote it; reward: what `sample.judge` gives it.
+
+    Nobody who votes sees these.
+    """
 
     text: str
     model: str
     temperature: float
+    reward: float | None = None
 
 
 @dataclass(frozen=True)

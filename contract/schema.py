@@ -160,10 +160,19 @@ RATED = pa.schema(
         ("round", pa.int32()),
         _TASK,
         ("prompt", _TURNS),  # the last turn is a user's
-        # model: the fingerprint or address of what wrote the reply; people who vote never see it, nor the temperature
         (
             "replies",
-            pa.list_(pa.struct([("text", pa.string()), ("model", pa.string()), ("temperature", pa.float64())])),
+            pa.list_(
+                pa.struct(
+                    [
+                        ("text", pa.string()),
+                        # people who vote see nothing of the rest
+                        ("model", pa.string()),  # the fingerprint or address of what wrote the reply
+                        ("temperature", pa.float64()),
+                        ("reward", pa.float64()),  # by the recipe's `sample.judge`; null without one
+                    ]
+                )
+            ),
         ),
         ("gold", pa.list_(pa.int32())),  # the known rank of each reply, 1 is the best; null if none is known
     ]

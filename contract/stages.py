@@ -115,7 +115,7 @@ STAGES: dict[str, Stage] = {
             settings=("decontaminate",), drops=True, counts="examples", checks=True,
         ),
         Stage(
-            "preferences", "corpus", "spark", "corpus", ("mix", "instructions"), 3,
+            "preferences", "corpus", "spark", "corpus", ("mix", "instructions"), 4,
             "prompts with a better and a worse reply, or more replies that are ranked, likewise",
             settings=("decontaminate",), drops=True, counts="examples", checks=True,
         ),
@@ -187,7 +187,7 @@ STAGES: dict[str, Stage] = {
             settings=("name", "align"), facts=("chat_format",),
         ),
         Stage(
-            "sample", "feedback", "gpu", "corpus", ("sft", "gate", *ALIGNING, "preferences", "prompts", "tokenizer"), 1,
+            "sample", "feedback", "gpu", "corpus", ("sft", "gate", *ALIGNING, "preferences", "prompts", "tokenizer"), 2,
             "two to four replies to each prompt of a round, for people to compare",
             settings=("align", "ppo.max_prompt_tokens", "reward.pretrain_tasks"), facts=("chat_format",),
         ),

@@ -3,15 +3,16 @@
 In: the asset `aligned`, a chat model. Out: the asset `aligned`, the model that learned from this round and from all
 before; it is measured against the model of the last round.
 
-While this DAG is switched on, each aligned model starts a round, so a round starts the next one. By hand, name a run in
-the form under *Resolved run*. A round waits for its votes without a slot of a pool.
+While this DAG is switched on, each aligned model starts a round, so a round starts the next one: at once, or at the
+time that the recipe's `feedback.schedule` names. By hand, name a run in the form under *Resolved run*, or take the page
+*New run*. A round waits for its votes without a slot of a pool.
 """
 
 from airflow.sdk import DAG, TriggerRule
 
 from contract.stages import ALIGNING, stages_of
 from gristmill_airflow.assets import ALIGNED
-from gristmill_airflow.feedback import COLLECTED, Votes, collect, compare
+from gristmill_airflow.feedback import COLLECTED, Due, Votes, collect, compare
 from gristmill_airflow.graph import ask_before_ppo, common, connect, publish_last, resolve, stages
 from gristmill_airflow.params import stage_params
 from gristmill_airflow.stage import RUN
@@ -30,7 +31,7 @@ with DAG(
     doc_md=__doc__,
 ):
     sampled = stages(stages_of("feedback"))["sample"]
-    resolve() >> sampled
+    resolve() >> Due() >> sampled
     voted, judged = Votes(), compare(RUN)
     sampled >> [voted, judged]
     collected = collect(RUN, voted.output)

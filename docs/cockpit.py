@@ -1,5 +1,6 @@
 """Makes the pictures of docs/cockpit.md: `python -m docs.cockpit --where home`, with the Airflow that `make demo` left running there.
 
+For `rate`, the newest run of `align` needs a round: the DAG `feedback` opens one.
 Each is a screenshot of a page as Chromium shows it, 1280 pixels wide, with few enough colours that a picture is a small file.
 """
 
@@ -75,6 +76,7 @@ def shots(runs: dict[str, str]) -> list[Shot]:
         Shot("gate", f"/training/align/{align}/gate", 1000),
         Shot("models", f"/models/evaluate/{evaluate}", 1000, at="h2:has-text('Abilities')"),
         Shot("lineage", f"/models/align/{align}/ppo", 900, at="h2:has-text('Lineage')"),
+        Shot("rate", f"/rate/align/{align}", 1000),
         Shot(
             "new-run",
             f"/new?from_dag=corpus&from_run={corpus}",

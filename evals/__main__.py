@@ -13,7 +13,7 @@ from contract.errors import exit_code_of
 from contract.printable import printable
 from evals.ballots import lines_of, read_pairs, write_ballots
 from evals.differences import Difference, compare
-from evals.endpoint import KEY, Endpoint
+from evals.endpoint import KEY, URL, Endpoint, from_environment
 from evals.grading import Report, Score, grade, report
 from evals.judge import CRITERIA, judge_pairs
 from evals.records import read_outputs, read_records, write_records
@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
         "--pairs", type=Path, required=True, help="JSONL of id, prompt, ours, theirs, category, difficulty"
     )
     one.add_argument(
-        "--endpoint", required=True, help=f"OpenAI-compatible, such as https://api.example.com/v1; key: {KEY}"
+        "--endpoint", help=f"OpenAI-compatible, such as https://api.example.com/v1; default: {URL}; key: {KEY}"
     )
     one.add_argument("--model", required=True, help="the judge's name at the endpoint")
     one.add_argument("--criteria", default=CRITERIA)
@@ -178,7 +178,7 @@ def _line(one: Difference, confidence: float) -> str:
 
 
 def _judge(given: argparse.Namespace) -> int:
-    endpoint = Endpoint(given.endpoint, given.model)
+    endpoint = Endpoint(given.endpoint, given.model) if given.endpoint else from_environment(given.model)
     made = judge_pairs(read_pairs(given.pairs), endpoint.ask, given.criteria, given.workers)
     if given.out:
         write_ballots(given.out, made.ballots)

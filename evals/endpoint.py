@@ -1,14 +1,15 @@
-"""A judge behind an OpenAI-compatible endpoint.
+"""A model behind an OpenAI-compatible endpoint: one question, one answer, with limits on time, tries and size.
 
-Its key comes from the environment and is in no message, file or log.
+The key comes from the environment, goes into one header to one address, and is in no message, file or log.
 """
 
 import json
+import logging
 import os
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 import requests
@@ -16,29 +17,38 @@ import requests
 from contract.conversation import Turn
 from contract.errors import InputError, SetupError
 from contract.masking import masked
+from contract.printable import printable
 from evals.judge import JudgeDown
 
-KEY = "GRISTMILL_JUDGE_KEY"
+log = logging.getLogger(__name__)
+
+URL, KEY = "GRISTMILL_JUDGE_URL", "GRISTMILL_JUDGE_KEY"
 TRIES = 5
 FIRST_WAIT_S, MOST_WAIT_S = 1.0, 60.0
 TIMEOUT_S = (10.0, 120.0)  # to connect, and between two pieces of an answer
 ANSWER_S = 300.0  # for a whole answer
 MOST_BYTES = 4 << 20
+TOLD_CHARS = 200  # of an answer that refuses
 TRANSIENT = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
+
+
+def _key() -> str:
+    return os.environ.get(KEY, "").strip()
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where a judge is asked. base: for example https://api.example.com/v1; model: the judge's name there.
+    """Where a model is asked. base: for example https://api.example.com/v1; model: its name there.
 
-    sleep: what waits between tries.
+    key: by default that of the environment. sleep: what waits between tries.
     """
 
     base: str
     model: str
     max_tokens: int = 1024
     tries: int = TRIES
-    sleep: Callable[[float], None] = time.sleep
+    key: str = field(default_factory=_key, repr=False)
+    sleep: Callable[[float], None] = field(default=time.sleep, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.base)
@@ -46,7 +56,7 @@ class Endpoint:
             raise InputError(f"{masked(self.base)}: is no endpoint; give a URL such as https://api.example.com/v1")
 
     def ask(self, turns: Sequence[Turn]) -> str:
-        """The judge's answer to a conversation.
+        """The model's answer to a conversation, decoded greedily.
 
         What may pass is tried again, after a wait that doubles or that the server names. Raises JudgeDown if that does
         not help, SetupError if the key is refused, InputError if the request is.
@@ -58,6 +68,7 @@ class Endpoint:
         failed = _Failed("")
         for attempt in range(self.tries):
             if attempt:
+                log.warning("%s: %s; try %d of %d follows", self.base, failed, attempt + 1, self.tries)
                 doubled = FIRST_WAIT_S * 2 ** (attempt - 1) * random.uniform(0.75, 1.25)  # noqa: S311 (spreads load)
                 self.sleep(min(MOST_WAIT_S, max(doubled, failed.wait)))
             try:
@@ -68,33 +79,34 @@ class Endpoint:
 
     def _answer(self, body: object) -> str:
         """One try. Raises _Failed for what may pass."""
-        key = os.environ.get(KEY, "")
         try:
-            status, wait, content = self._post(body, key)
+            status, wait, content = self._post(body)
         except (requests.RequestException, OSError) as error:
-            raise _Failed(masked(f"{type(error).__name__}: {error}")) from None
+            raise _Failed(self._told(masked(f"{type(error).__name__}: {error}"))) from None
         if status == 200:
             try:
                 return _text(content)
-            except (ValueError, KeyError, IndexError, TypeError) as error:
-                raise _Failed(f"its answer is no chat completion ({error})") from None
+            except (ValueError, KeyError, IndexError, TypeError, RecursionError):
+                raise _Failed("its answer is no chat completion") from None
         if status in (401, 403):
             raise SetupError(f"{self.base} refuses the key (status {status}); set {KEY} in the environment")
         if status in TRANSIENT:
             raise _Failed(f"status {status}", wait)
-        said = content[:200].decode("utf-8", "replace")
-        raise InputError(
-            f"{self.base} refuses the request (status {status}): {said.replace(key, '***') if key else said}"
-        )
+        said = self._told(content.decode("utf-8", "replace"))
+        raise InputError(f"{self.base} refuses the request (status {status}): {said}")
 
-    def _post(self, body: object, key: str) -> tuple[int, float, bytes]:
+    def _told(self, said: str) -> str:
+        """The first characters of what a server says, without the key if it repeats it."""
+        return printable((said.replace(self.key, "***") if self.key else said)[:TOLD_CHARS])
+
+    def _post(self, body: object) -> tuple[int, float, bytes]:
         """(status, seconds that the server asks to wait, content).
 
         Redirects are not followed, since they would get the key, and no other secret is taken from a .netrc file.
         """
         end = time.monotonic() + ANSWER_S
         with requests.post(
-            f"{self.base.rstrip('/')}/chat/completions", json=body, auth=_Bearer(key), timeout=TIMEOUT_S,
+            f"{self.base.rstrip('/')}/chat/completions", json=body, auth=_Bearer(self.key), timeout=TIMEOUT_S,
             allow_redirects=False, stream=True,
         ) as answer:  # fmt: skip
             content = b""
@@ -106,6 +118,14 @@ class Endpoint:
                     raise OSError(f"its answer took more than {ANSWER_S:.0f} s")
             named = answer.headers.get("Retry-After", "")
             return answer.status_code, float(named) if named.isdigit() and len(named) < 6 else 0.0, content
+
+
+def from_environment(model: str) -> Endpoint:
+    """The endpoint whose address the environment names. Raises SetupError if it names none."""
+    base = os.environ.get(URL, "").strip()
+    if not base:
+        raise SetupError(f"the judge {model}: {URL} names no address, such as https://host/v1; set it, and its {KEY}")
+    return Endpoint(base, model)
 
 
 class _Failed(Exception):

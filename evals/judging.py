@@ -17,11 +17,11 @@ from pydantic import Field
 
 from contract import feedback
 from contract.assignment import drawn, order_of
-from contract.conversation import Conversation
+from contract.conversation import Conversation, Turn
 from contract.errors import DamagedError, InputError
 from contract.feedback import Item, ItemId, Reply, Round, Short, Stored, Vote, item_id
 from contract.store import Store, split_uri
-from evals.judging_endpoint import Endpoint, Message
+from evals.endpoint import Endpoint
 
 AT_ONCE = 8  # questions
 MOST_CHARS = 20_000  # of one text in a question
@@ -62,7 +62,7 @@ def annotator(model: str) -> str:
     return f"judge:{model}"[:250]
 
 
-def question(prompt: Conversation, replies: Sequence[str], mark: str, principle: str = "") -> list[Message]:
+def question(prompt: Conversation, replies: Sequence[str], mark: str, principle: str = "") -> list[Turn]:
     """The question which of the replies is better. mark: what encloses the texts, which no reply can have guessed."""
     example = " > ".join(reversed(LETTERS[: len(replies)]))
     rule = f"Judge by this principle alone: {principle}" if principle else USUALLY
@@ -128,6 +128,26 @@ def judge_round(
     return len(left)
 
 
+def vote_by_rewards(store: Store, made: Round, model: str, now: Callable[[], datetime.datetime]) -> int:
+    """One vote on each item by the rewards that `sample` noted of a reward model, and the number of votes that are new.
+
+    model: its address. Equal rewards tie. Items without rewards get no vote.
+    """
+    new, name = 0, annotator(model)
+    for item in feedback.items(store, made).values():
+        rewards = [reply.reward for reply in item.replies if reply.reward is not None]
+        if len(rewards) < len(item.replies):
+            continue
+        shown = order_of(len(rewards), item.id, name, 0)
+        ranks = tuple(1 + sum(other > one for other in rewards) for one in rewards)
+        said = f"rewards {', '.join(f'{one:.4g}' for one in rewards)}"
+        vote = Vote(
+            round=made.name, item=item.id, annotator=name, showing=0, shown=shown, ranks=ranks, comment=said, when=now()
+        )
+        new += feedback.cast(store, made, vote) is feedback.Kept.NEW
+    return new
+
+
 def read_principles(uri: str) -> list[str]:
     """The principles of a file, one a line; empty lines and those that begin with # are none. Raises InputError."""
     store, path = split_uri(uri)
@@ -163,8 +183,8 @@ def revise(judge: Endpoint, item: Item, principle: str, now: datetime.datetime) 
     )  # fmt: skip
 
 
-def _told(instruction: str, texts: str) -> list[Message]:
-    return [{"role": "system", "content": instruction}, {"role": "user", "content": texts}]
+def _told(instruction: str, texts: str) -> list[Turn]:
+    return [Turn("system", instruction), Turn("user", texts)]
 
 
 def revised_name(made: Round) -> str:

@@ -78,8 +78,8 @@ def asked(pair: Preference) -> set[int]:
 
 
 def rows_of(settings: Preferences, shapes: Counter[str]) -> Iterator[Row[Preference]]:
-    """The pairs of the recipe's files, then those of its rounds."""
-    return chain(read_pairs(settings, shapes) if settings.read else (), read_votes(settings, shapes))
+    """The pairs of the recipe's rounds, the newest first, then those of its files, which are less dear."""
+    return chain(read_votes(settings, shapes), read_pairs(settings, shapes) if settings.read else ())
 
 
 def from_files(

@@ -21,7 +21,13 @@ from contract.sources import list_outside, list_segments, newest_crawl, snapshot
 from contract.store import Store
 from reports.forecast import Forecast, forecast, look, samples, tasks_in
 
-FOLLOWERS = {"corpus": ("pretrain", "align", "evaluate"), "pretrain": ("align", "evaluate"), "align": ("evaluate",)}
+_ALIGNED = ("evaluate", "feedback")  # what an aligned model starts
+FOLLOWERS = {
+    "corpus": ("pretrain", "align", *_ALIGNED),
+    "pretrain": ("align", *_ALIGNED),
+    "align": _ALIGNED,
+    "feedback": _ALIGNED,
+}
 """The DAGs that the result of one starts, unless they are paused."""
 MOST_LINES, MOST_CHARS = 200, 20_000  # of all overrides
 TOLD_CHARS = 600  # of one mistake's message

@@ -21,9 +21,12 @@ from contract.feedback import FOLDER, Round
 from contract.kinds import Kind
 from contract.manifest import need
 from contract.plan import Run, open_run, vary
+from contract.recipe import Recipe
 from contract.settings.examples import Preferences
 from contract.settings.feedback import Feedback
+from contract.settings.training import Rollouts
 from contract.store import Store
+from contract.tables import read_rows
 from evals import judging
 from reports import rating
 
@@ -32,6 +35,7 @@ DROPPED = f"{FOLDER}/dropped"
 SHAPES = (".jsonl", ".json", ".parquet")
 MOST_BYTES = 1 << 28  # of one of these files, which is read whole
 NAMED = "dropped-"  # how the sources that are made of them begin
+MOST_PROMPTS = 100_000  # that are kept for the rounds to come
 
 
 @dataclass(frozen=True)
@@ -128,7 +132,9 @@ def collect(run: Run, made: Round, name: str) -> Collected:
     if not frozen and not dropped:
         raise InputError(f"round {made.name}: no vote counts, and no file was dropped, so there is nothing to learn")
     values = changes(run.recipe.preferences, settings, made.number, frozen, dropped)
-    values |= dict.fromkeys(("sample.last", "evaluate.last"), last_model(run))
+    values |= dict.fromkeys(followed(run.recipe), last_model(run))
+    if run.recipe.prompts.data is None:
+        values["prompts.data"] = keep_prompts(run, made)
     given = [f"{key}={json.dumps(value)}" for key, value in values.items()]
     return Collected(vary(run, name, given), tuple(frozen.values()), left_out, tuple(dropped.values()))
 
@@ -156,6 +162,31 @@ def changes(
             "preferences.sources": before | {name: {"data": uri} for name, uri in dropped.items()},
         }
     return made
+
+
+def followed(recipe: Recipe) -> list[str]:
+    """The keys that name the model of the last round in the recipe of the next one."""
+    policy = recipe.section(recipe.align)
+    begins = isinstance(policy, Rollouts) and recipe.feedback.goes_on and not policy.lora.enabled
+    return ["sample.last", "evaluate.last", *([f"{recipe.align}.last"] if begins else [])]
+
+
+def keep_prompts(run: Run, made: Round) -> str:
+    """The URI of a file with the prompts of the run's training pairs, which lies in the round's folder.
+
+    The pairs of the next run are of this round, whose prompts are few. Without the file, each round would draw from the
+    prompts of the last one that were compared, and from fewer every time.
+    """
+    learned_apart = run.recipe.reward.pretrain_tasks
+    lines: dict[str, None] = {}
+    for file in need(run.store, run.task("preferences")).of(Kind.PAIRS):
+        for row in read_rows(run.store, file, ["task", "prompt"]):
+            turns = [{"role": turn["role"], "content": turn["text"]} for turn in row["prompt"]]
+            if row["task"] not in learned_apart and len(lines) < MOST_PROMPTS:
+                lines[json.dumps({"prompt": turns}, ensure_ascii=False)] = None
+    path = f"{made.folder}/prompts.jsonl"
+    run.store.create(path, "".join(f"{line}\n" for line in lines).encode("utf-8", "replace"))
+    return run.store.full(path)
 
 
 def last_model(run: Run) -> str:

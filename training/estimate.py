@@ -380,6 +380,21 @@ def evaluate(recipe: Recipe) -> Trained:
     return Trained("evaluate", engine, count, None, tokens, flops, memory)
 
 
+def sample(recipe: Recipe, gpu: Accelerator) -> Trained:
+    """One model at a time replies, and nothing learns: of a round of feedback, all replies at their full length."""
+    own, model, engine = recipe.sample, recipe.pretrain.model, recipe.sample.engine
+    vocabulary, length = recipe.tokenizer.vocab_size, recipe.ppo.max_prompt_tokens + own.max_response_tokens
+    count = parameters(model, vocabulary)
+    rows = min(engine.micro_batch, -(-own.prompts // engine.processes))
+    cache = cache_bytes(model, engine, rows, length)
+    memory = frozen(count, engine) + Memory(cache=cache)
+    tokens = own.prompts * own.replies * length
+    # Each sampled token reads all weights and, on average, half of the cache.
+    each = own.max_response_tokens * (number_bytes(engine) * count + cache / 2) / gpu.bandwidth
+    seconds = own.replies * -(-own.prompts // (engine.processes * rows)) * each
+    return Trained("sample", engine, count, None, tokens, tokens * _flops(count, model, length) / 3, memory, seconds)
+
+
 def _parts(batch: int, engine: Engine) -> int:
     """Micro-batches of one process in an update."""
     return batch // (engine.replicas * engine.micro_batch)
@@ -478,7 +493,10 @@ def advice(stage: str, engine: Engine, part: str) -> str:
             (True, "take shorter sequences, or GPUs with more memory"),
         ],
         "logits": [(engine.micro_batch > 1, "lower engine.micro_batch"), (True, "lower tokenizer.vocab_size")],
-        "cache": [(True, f"lower {stage}.rollout_batch, or take more GPUs")],
+        "cache": [
+            (stage in TRAINING, f"lower {stage}.rollout_batch, or take more GPUs"),
+            (stage not in TRAINING, "lower engine.micro_batch"),
+        ],
     }
     able = [text for applies, text in offers[part] if applies]
     return ", or ".join(able[:2]).replace("engine", f"{stage}.engine")
@@ -499,6 +517,7 @@ def report(recipe: Recipe, gpu: Accelerator, mfu: float, rows: Mapping[str, int]
     sources = rows or sources_of(recipe, made)
     stages = [pretrain(recipe, sources), sft(recipe), reward(recipe), aligned(recipe, gpu)]
     stages += [*([judge(recipe)] if recipe.judge.share else []), evaluate(recipe)]
+    stages += [sample(recipe, gpu)]
     fits = _largest(recipe, gpu)
     return [*_models(recipe, stages, sources, gpu, mfu), "", *_memory(stages, gpu), fits, "", *_corpus(recipe, made)]
 
@@ -543,7 +562,7 @@ def _models(
         f"pretrain: {ratio:.0f} tokens a parameter, {ratio / CHINCHILLA:.1f} times Chinchilla's {CHINCHILLA}",
         f"pretrain: epochs over each source: {said}",
         f"pretrain: a checkpoint takes {saved:,.1f} GB; at 1 GB/s to the store, a stop needs {saved:,.0f} s to save it",
-        *_sampling(stages[3]),
+        *(line for one in stages for line in _sampling(one)),
     ]
 
 
@@ -640,7 +659,9 @@ def main(arguments: Sequence[str]) -> int:
     if not 0 < given.mfu <= 1:
         parser.error(f"--mfu should be above 0 and at most 1, got {given.mfu:g}")
     spread = (
-        () if given.gpus is None else [f"{stage}.engine.processes={given.gpus}" for stage in (*TRAINING, "evaluate")]
+        ()
+        if given.gpus is None
+        else [f"{stage}.engine.processes={given.gpus}" for stage in (*TRAINING, "evaluate", "sample")]
     )
 
     def say() -> None:

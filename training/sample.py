@@ -6,7 +6,7 @@ item and on no page for people who vote. The DAG `feedback` opens a round over t
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import cycle, islice, product
 
 import torch
@@ -21,12 +21,15 @@ from contract.kinds import Kind
 from contract.manifest import need
 from contract.metrics import Progress
 from contract.settings.training import Sample
+from training import reward
 from training.chat.template import Chat, open_chat
 from training.data import examples
 from training.data.examples import distinct_prompts, own_pairs
 from training.data.order import permutation
 from training.engine.job import Job
 from training.evaluate import load_for_evaluation, parts
+from training.models import llama
+from training.models.encoder import EncoderReward
 from training.rollout import generate, row_seed
 
 
@@ -50,8 +53,13 @@ def models_of(job: Job) -> dict[str, Input]:
     sft, *_ = job.task.read("sft")
     own, *_ = job.task.read(job.setting("align"))
     aligned = sft if without_ppo(job.store, job.manifest("gate"), own) else own
-    last = job.task.elsewhere[0] if settings.last else aligned
+    last = _named(job, settings.last) if settings.last else aligned
     return {"sft": sft, "aligned": aligned, "last": last}
+
+
+def _named(job: Job, address: str) -> Input:
+    """The model of the store at an address that the recipe names."""
+    return next(one for one in job.task.elsewhere if address == f"{one.stage}/{one.fingerprint}")
 
 
 def prompts_of(job: Job) -> list[Conversation]:
@@ -116,6 +124,33 @@ def items_of(
     return list(found.values())
 
 
+@torch.no_grad()
+def with_rewards(job: Job, items: Sequence[Item], chat: Chat) -> list[Item]:
+    """The items with the reward of each reply by the recipe's `sample.judge`, on every process.
+
+    It reads what people read: the text of a reply, with an end. Raises InputError if it has another tokenizer.
+    """
+    settings: Sample = job.settings
+    assert settings.judge is not None
+    manifest = need(job.store, _named(job, settings.judge))
+    module = reward.load_reward_model(job, manifest, settings.engine.dtype)
+    own = [one for one in (*manifest.inputs, *job.manifest("sft").inputs) if one.stage == "tokenizer"]
+    if len({*own}) > 1 and not isinstance(module, EncoderReward):
+        raise InputError(f"sample.judge: {settings.judge} has another tokenizer than this run; name one with the same")
+    judge = llama.cast(module, settings.engine.dtype).to(job.ranks.device).eval()
+    reader, most = reward.reader_for(judge, chat), job.setting("ppo.max_prompt_tokens") + settings.max_response_tokens
+    found: dict[int, list[float]] = {}
+    for row in (row for rows in parts(job, len(items)) for row in rows):
+        texts = [reply.text for reply in items[row].replies]
+        fit = reader.fit(items[row].prompt, texts, most + 1)
+        chats = [fit.prompt + ids for ids in fit.replies]
+        found[row] = reward.rewards_of(judge, chats, reader.pad, job.ranks.device).tolist()
+    return [
+        replace(item, replies=tuple(replace(one, reward=value) for one, value in zip(item.replies, given, strict=True)))
+        for item, given in zip(items, job.ranks.rows(found), strict=True)
+    ]
+
+
 def run(job: Job) -> None:
     settings: Sample = job.settings
     chat, asked = open_chat(job), prompts_of(job)
@@ -126,6 +161,8 @@ def run(job: Job) -> None:
         raise InputError(
             f"sample: no prompt of {len(asked):,} got two replies that differ; raise sample.temperatures, or .prompts"
         )
+    if settings.judge:
+        items = with_rewards(job, items, chat)
     if job.ranks.rank == 0:
         file = write_items(job.store, job.attempt.path("items.parquet"), items)
         wrote = Counter(reply.model for item in items for reply in item.replies)

@@ -155,7 +155,8 @@ class Preferences(Examples):
     """Name -> a round of feedback. Its pairs come beside those of `data` and `sources`, and in place of synthetic ones.
 
     Of each two replies of an item that the votes do not tie, a pair with the weight of the round times the margin of
-    the votes, which are weighted by their annotators.
+    the votes, which are weighted by their annotators. `max_examples` leaves out pairs of files first, and then those of
+    the oldest rounds.
     """
     heldout_fraction: Annotated[Real, Field(gt=0, lt=1)] = 0.2
     """Share of the prompts, or of the synthetic pairs, that is held out.

@@ -60,6 +60,9 @@ class Judged(Settings):
         return self
 
 
+Cron = Annotated[str, Field(pattern=r"^[0-9A-Za-z*/,#-]{1,60}( [0-9A-Za-z*/,#-]{1,60}){4}$")]
+
+
 class Feedback(Settings):
     """How the votes of a round are collected. The votes that count go into the next run's recipe as a file."""
 
@@ -70,3 +73,8 @@ class Feedback(Settings):
     """When a round is added, the weights of all rounds before it are multiplied by this."""
     hours: Annotated[Real, Field(gt=0, le=24 * 365)] = 336.0
     """A round waits so long for its votes, and then goes on with those that are there."""
+    goes_on: bool = True
+    """PPO and GRPO begin as the model of the last round. If false, as the SFT model again, in every round."""
+    schedule: Cron | None = None
+    """When a round that a new model starts may begin: five fields of cron in UTC, such as `0 9 * * 1`, Mondays at 9.
+    If unset, and if a person starts the round: at once."""

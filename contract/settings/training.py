@@ -37,6 +37,7 @@ VariantName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$")]
 
 
 Made = Annotated[str, Field(pattern=r"^(sft|ppo|dpo|grpo)/[0-9a-f]{40}$")]  # a model of another run of the store
+Rewarding = Annotated[str, Field(pattern=r"^(reward|judge)/[0-9a-f]{40}$")]  # likewise a reward model
 
 
 def made_by(address: str | None) -> dict[str, tuple[str, ...]]:
@@ -810,7 +811,19 @@ class Rollouts(Settings):
     engine: Engine = Engine()
     lora: Lora = Lora()
     """Only adapters of the policy learn. The SFT model is the policy without them, so it is in memory once."""
+    last: Made | None = None
+    """The policy begins as this model, `ppo/FINGERPRINT`, in place of the SFT model; the KL divergence stays that from
+    the SFT model. The DAG `feedback` sets it, so that each round goes on where the last one ended."""
     seed: Seed = 0
+
+    def beside(self) -> dict[str, tuple[str, ...]]:
+        return made_by(self.last)
+
+    @model_validator(mode="after")
+    def _begins_whole(self) -> "Rollouts":
+        if self.last and self.lora.enabled:
+            raise ValueError("last: with lora the policy is the SFT model and adapters that begin anew; leave one out")
+        return self
 
     @model_validator(mode="after")
     def _vllm_takes_whole_models(self) -> "Rollouts":
@@ -965,11 +978,13 @@ class Sample(Settings):
     max_response_tokens: Length = 128
     last: Made | None = None
     """The model of the last round, such as `ppo/FINGERPRINT`. The DAG `feedback` sets it."""
+    judge: Rewarding | None = None
+    """A reward model of the store that votes beside the people, of this run or another: `reward/FINGERPRINT`."""
     engine: Engine = Engine()
     seed: Seed = 0
 
     def beside(self) -> dict[str, tuple[str, ...]]:
-        return made_by(self.last)
+        return made_by(self.last) | made_by(self.judge)
 
 
 class Export(Settings):

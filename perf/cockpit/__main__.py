@@ -13,7 +13,7 @@ from pathlib import Path
 
 from demo.server import is_free
 from perf.bars import Bars
-from perf.cockpit import measured
+from perf.cockpit import measured, rated
 from perf.cockpit.served import Served, serve
 from perf.cockpit.store import Made, Size, make
 
@@ -36,6 +36,7 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     made = make(folder / "store", Size(documents=given.documents))
+    rated.open_rounds(made)
     print(f"store: {made.size}, {time.monotonic() - began:.0f} s", flush=True)
     bars = Bars()
     shutil.rmtree(folder / "airflow", ignore_errors=True)

@@ -23,7 +23,7 @@ class Addresses:
 
     def choose(self, drawn: random.Random) -> tuple[str, str]:
         """(page, address) of a page of any kind."""
-        page = drawn.choice(("funnel", "pages", "training", "models"))
+        page = drawn.choice(("funnel", "pages", "training", "models", "rate"))
         return page, getattr(self, page)(drawn)
 
     def run(self, drawn: random.Random, dags: tuple[str, ...] = ("corpus", "pretrain", "align", "evaluate")) -> str:
@@ -60,6 +60,10 @@ class Addresses:
     def models(self, drawn: random.Random) -> str:
         run = self.run(drawn)
         return drawn.choice((f"/models?part={drawn.randint(1, 20)}", f"/models/{run}", f"/models/{run}/pretrain"))
+
+    def rate(self, drawn: random.Random) -> str:
+        beside = drawn.choice(("", "", "", "", "", "", "/votes", "/quality", "/strengths"))
+        return f"/rate/align/{LARGE}{beside}"
 
 
 def known_documents(run: Run) -> list[dict[str, str]]:

@@ -6,6 +6,7 @@ from itertools import chain
 from urllib.parse import quote
 
 from contract.documents import parts_of, read_documents
+from contract.feedback import key_of
 from contract.manifest import find
 from contract.plan import open_run
 from demo.server import is_free
@@ -15,21 +16,29 @@ from perf.cockpit.addresses import Addresses
 from perf.cockpit.browser import Watch, chromium, drawn_s, signed_in
 from perf.cockpit.load import USERS, Loaded, press
 from perf.cockpit.payloads import PAYLOADS
+from perf.cockpit.rated import items, name_of
 from perf.cockpit.served import HOSTILE, LARGE, Served, with_rights
 from perf.cockpit.store import Made
 
 FIRST_BYTE_S, DRAWN_S, GROWTH_MB, CLICKS = 1.0, 2.0, 50.0, 2
 REQUESTS, WARM, RUSHED = 1000, 100, 500
 READ_S = 5.0
-PAGES = ("funnel", "pages", "training", "models")
+PAGES = ("funnel", "pages", "training", "models", "rate")
 DRAWN_PAGES = {
     "funnel": f"/run/corpus/{LARGE}", "pages": f"/pages/corpus/{LARGE}", "training": f"/training/pretrain/{LARGE}/pretrain",
-    "models": "/models",
+    "models": "/models", "rate": f"/rate/align/{LARGE}", "quality": f"/rate/align/{LARGE}/quality",
 }  # fmt: skip
 TURNS = 5
+FIRST = items(1)[0].id
 FORMS = {
     f"/pages/corpus/{LARGE}/verdicts": {"document": "0" * 32, "comment": "x"},
     "/new/check/corpus": {"recipe": "tiny"}, "/new/plan/corpus": {"recipe": "tiny"}, "/new/start/corpus": {"recipe": "tiny"},
+    f"/rate/corpus/{LARGE}/vote": {
+        "round": name_of(LARGE), "item": FIRST, "showing": "0", "rank_0": "1", "rank_1": "2", "rank_2": "3",
+    },
+    f"/rate/corpus/{LARGE}/take_back": {
+        "round": name_of(LARGE), "vote": f"{FIRST}-{key_of('person-0')}-0.json",
+    },
 }  # fmt: skip
 """What each write takes, so that only rights can refuse it."""
 
@@ -134,12 +143,15 @@ def hostile_addresses(made: Made) -> list[str]:
         f"/training/align/{HOSTILE}/gate", f"/training/align/{HOSTILE}/ppo", "/models", f"/models/evaluate/{HOSTILE}",
         f"/models/pretrain/{HOSTILE}/pretrain", f"/models/corpus/{HOSTILE}/crawl",
         f"/models/beside?model=align/{HOSTILE}/sft&model=align/{HOSTILE}/ppo",
+        f"/rate/align/{HOSTILE}", f"/rate/align/{HOSTILE}/votes", f"/rate/align/{HOSTILE}/quality",
+        f"/rate/align/{HOSTILE}/strengths",
         f"/new?from_dag=corpus&from_run={HOSTILE}", f"/manifest/pretrain/{HOSTILE}/pretrain", f"/manifest/corpus/{HOSTILE}/filter/0",
     ]  # fmt: skip
     shown += [f"/pages/corpus/{HOSTILE}/document/{one}" for one in ids.values()]
     for payload in map(quote, PAYLOADS):
         shown.append(f"/pages/corpus/{HOSTILE}?address={payload}&words={payload[:90]}&reason={payload[:90]}")
         shown.append(f"/new?overrides={payload}&crawl={payload[:90]}&recipe={payload}")
+        shown.append(f"/rate/align/{HOSTILE}?round={payload}&kept={payload}")
     return shown
 
 

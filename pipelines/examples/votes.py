@@ -13,22 +13,29 @@ from contract.settings.examples import Preferences
 from contract.store import Store
 from pipelines.examples.reading import Row
 
-SHAPE = "votes of a round"
-
 
 def read_votes(settings: Preferences, shapes: Counter[str]) -> Iterator[Row[Preference]]:
-    """The pairs of every round that the recipe names; counts the items that have votes.
+    """The pairs of every round that the recipe names, the newest round first; counts the items of each that have votes.
+
+    A limit of examples so cuts the oldest rounds, whose replies are of models that are long gone. A round of which
+    nothing was read is counted with 0.
 
     Raises InputError, which begins with the recipe's key, if a file holds no frozen votes or those of a comparison of
     models, and DamagedError if a vote is gone or has changed.
     """
-    for name, one in settings.rounds.items():
-        store, frozen, votes = _opened(name, one.votes)
+    opened = [(one.weight, *_opened(name, one.votes)) for name, one in settings.rounds.items()]
+    opened.sort(key=lambda one: -one[2].round.number)
+    shapes.update({_shape(frozen): 0 for _, _, frozen, _ in opened})
+    for weight, store, frozen, votes in opened:
         items = feedback.items(store, frozen.round)
         for item, given in feedback.by_item(votes).items():
             if item in items:
-                shapes[SHAPE] += 1
-                yield from pairs(items[item], given, frozen, one.weight, f"{frozen.round.name} item {item}")
+                shapes[_shape(frozen)] += 1
+                yield from pairs(items[item], given, frozen, weight, f"{frozen.round.name} item {item}")
+
+
+def _shape(frozen: Frozen) -> str:
+    return f"votes of {frozen.round.name}"
 
 
 def _opened(name: str, uri: str) -> tuple[Store, Frozen, list[Vote]]:

@@ -1,4 +1,4 @@
-"""The tasks of the DAG `feedback` that are not stages: a round waits for its votes, and is then collected.
+"""The tasks of the DAG `feedback` that are not stages: a round begins, waits for its votes, and is then collected.
 
 While a round waits, for days perhaps, its task is deferred: it holds no worker and no slot of a pool. A trigger in
 Airflow's triggerer looks at the store now and then.
@@ -10,12 +10,16 @@ import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
-from airflow.sdk import BaseOperator, get_current_context, task
+from airflow.exceptions import AirflowTimetableInvalid
+from airflow.providers.standard.triggers.temporal import DateTimeTrigger
+from airflow.sdk import BaseOperator, get_current_context, task, timezone
 from airflow.sdk.exceptions import AirflowFailException
 from airflow.sdk.log import mask_secret
+from airflow.timetables.base import TimeRestriction
+from airflow.timetables.trigger import CronTriggerTimetable
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from contract.errors import GristmillError, StoreError
+from contract.errors import GristmillError, RecipeError, StoreError
 from contract.plan import open_run
 from contract.printable import printable
 from contract.store import Store
@@ -34,6 +38,46 @@ COLLECTED = "{{ ti.xcom_pull(task_ids='collect') }}"
 
 def now() -> datetime.datetime:
     return datetime.datetime.now(datetime.UTC)
+
+
+def next_time(schedule: str, after: datetime.datetime) -> datetime.datetime:
+    """The first moment from `after` on of a schedule, five fields of cron in UTC. Raises RecipeError if it is none."""
+    timetable = CronTriggerTimetable(schedule, timezone="UTC")
+    restriction = TimeRestriction(earliest=timezone.coerce_datetime(after), latest=None, catchup=True)
+    try:
+        timetable.validate()
+        found = timetable.next_dagrun_info(last_automated_data_interval=None, restriction=restriction)
+    except (AirflowTimetableInvalid, ValueError) as error:
+        raise RecipeError(f"feedback.schedule: {schedule} is no schedule of cron ({error})") from None
+    assert found is not None, "a schedule without an end goes on"
+    return found.run_after
+
+
+class Due(BaseOperator):
+    """Waits for the time that the recipe's `feedback.schedule` names, if a new model started the round.
+
+    A round that a person starts begins at once, and so does every round without a schedule.
+    """
+
+    template_fields = ("recipe",)
+
+    def __init__(self, *, recipe: str = RUN, **kwargs: Any) -> None:
+        super().__init__(**{"task_id": "due", "doc_md": __doc__, **kwargs})
+        self.recipe = recipe
+
+    def execute(self, context: Any) -> None:
+        with reported():
+            run = open_run(self.recipe)
+            hide(run.recipe.crawl.source)
+            schedule = run.recipe.feedback.schedule
+            if schedule is None or not context["triggering_asset_events"]:
+                return
+            moment = next_time(schedule, now())
+        self.log.info("the round begins at %s, by feedback.schedule %s", moment.isoformat(), schedule)
+        self.defer(trigger=DateTimeTrigger(moment=moment), method_name="execute_complete")
+
+    def execute_complete(self, context: Any, event: Any) -> None:
+        """Go on when it is time."""
 
 
 class VotesTrigger(BaseTrigger):
@@ -120,31 +164,36 @@ class Votes(BaseOperator):
 
 @task
 def compare(recipe: str) -> int:
-    """Have the recipe's judge vote beside the people, and revise replies by its principles; the number of new votes.
+    """Have the recipe's judges vote beside the people, and revise replies by principles; the number of new votes.
 
     Without a judge in the recipe nothing is asked.
     """
     from evals import judging
-    from evals.judging_endpoint import from_environment
+    from evals.endpoint import from_environment
     from reports import rounds
 
+    new = dict[str, int]()
     with reported():
         run = open_run(recipe)
         hide(run.recipe.crawl.source)
-        asked = run.recipe.feedback.judge
-        if asked.model is None:
-            log.info("the recipe names no feedback.judge.model; only people compare")
+        asked, rewarding = run.recipe.feedback.judge, run.recipe.sample.judge
+        if asked.model is None and rewarding is None:
+            log.info("the recipe names no feedback.judge.model and no sample.judge; only people compare")
             return 0
-        judge = from_environment(asked.model)
-        mask_secret(judge.key)
+        judge = from_environment(asked.model) if asked.model else None
         context: Any = get_current_context()
         made = rounds.open_round(run, context["dag"].dag_id, now())
-        new = judging.judge_round(run.store, made, judge, now)
-        log.info("round %s: %d new votes of %s", made.name, new, judging.annotator(asked.model))
-        if asked.principles:
+        if rewarding:
+            new[rewarding] = judging.vote_by_rewards(run.store, made, rewarding, now)
+        if judge:
+            mask_secret(judge.key)
+            new[judge.model] = judging.judge_round(run.store, made, judge, now)
+        for name, count in new.items():
+            log.info("round %s: %d new votes of %s", made.name, count, judging.annotator(name))
+        if judge and asked.principles:
             beside = judging.constitution(run.store, made, judge, judging.read_principles(asked.principles), now)
             log.info("revised: %s", beside.name if beside else "no revision changes a reply")
-    return new
+    return sum(new.values())
 
 
 @task(outlets=[RESOLVED])

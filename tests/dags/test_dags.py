@@ -61,7 +61,7 @@ def test_an_ablation_maps_every_stage_over_what_its_variants_need(bag):
 def test_edges_are_the_stage_tables(bag, name):
     found = stages_of(bag.dags[name])
     if name == "feedback":  # the others are those of the next run
-        assert found.pop("sample").upstream_task_ids == {"resolve"}
+        assert found.pop("sample").upstream_task_ids == {"due"}
     ids = {task.task_id: stage for stage, task in found.items()}
     for stage, task in found.items():
         assert {ids[one] for one in task.upstream_task_ids if one in ids} == set(STAGES[stage].reads) & set(found)
@@ -188,6 +188,7 @@ def test_a_person_may_be_asked_between_gate_and_ppo(bag):
 
 def test_a_round_is_sampled_voted_on_and_collected_before_anything_learns(bag):
     dag = bag.dags["feedback"]
+    assert dag.get_task("due").upstream_task_ids == {"resolve"}
     assert dag.get_task("votes").upstream_task_ids == {"sample"}
     assert dag.get_task("collect").upstream_task_ids == {"votes", "compare"}
     assert dag.get_task("compare").upstream_task_ids == {"sample"}

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from contract import feedback
 from contract.documents import parts_of, read_documents
 from contract.funnel import levels
 from contract.kinds import Kind
@@ -18,11 +19,12 @@ from contract.results import Gate
 from contract.schema import DOCUMENTS, DROPS, SCORED
 from contract.settings.filter import Filter
 from contract.verify import verify
-from perf.cockpit import corpus, guarded, load, models, pool, store
+from perf.cockpit import corpus, guarded, load, models, pool, rated, store
 from perf.cockpit.browser import CHROMIUM, Watch, chromium
 from perf.cockpit.payloads import ELSEWHERE, PAYLOADS
 from perf.cockpit.walked import Walk, walked
 from pipelines.rules.decide import decide, rules_for
+from reports.rating import rounds_of
 from reports.why import explain
 
 needs_chromium = pytest.mark.skipif(shutil.which(CHROMIUM) is None, reason=f"there is no Chromium at {CHROMIUM}")
@@ -283,3 +285,20 @@ def test_a_seed_draws_the_same_pool():
     assert one.columns.equals(two.columns)
     assert one.texts.equals(two.texts)
     assert not pool.make(64, Filter(), seed=4).columns.equals(one.columns)
+
+
+def test_the_rounds_have_votes_and_items_that_are_left_to_rate(made):
+    rated.open_rounds(made)
+    rated.open_rounds(made)  # a second time changes nothing
+    for uri, count in ((made.large, rated.ITEMS), (made.hostile, len(PAYLOADS))):
+        run = open_run(uri)
+        [one] = rounds_of(run)
+        found = feedback.items(run.store, one)
+        assert (one.name, len(found)) == (rated.name_of(one.run), count)
+        votes = feedback.ballots(run.store, one).votes
+        assert len(votes) == rated.EACH * (count * 9 // 10)
+        assert not [vote for vote in votes if vote.mistake(found[vote.item], one.rating)]
+    [hostile] = rounds_of(open_run(made.hostile))
+    texts = [reply.text for item in feedback.items(made.run.store, hostile).values() for reply in item.replies]
+    assert all(payload in text for payload in PAYLOADS for text in texts)
+    assert {vote.annotator for vote in feedback.ballots(made.run.store, hostile).votes} >= {*PAYLOADS[:9]}

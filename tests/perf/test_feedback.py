@@ -144,5 +144,6 @@ def test_a_round_rises_only_beyond_noise():
 
 def test_the_true_reward_is_the_mean_over_letters():
     weights = {"a": 1.0, "b": -0.5}
-    assert rounds.true_reward("A b, 7 a ...A!", weights) == 0.625
-    assert rounds.true_reward("7", weights) == 0
+    assert rounds.true_reward("A b, a ...A!", weights) == 0.625
+    assert rounds.true_reward("aa7", weights) == (2 * weights["a"] - 10) / 3
+    assert rounds.true_reward(" .", weights) == rounds.true_reward("7", weights) == -10

@@ -287,7 +287,7 @@ def test_votes_of_people_are_learned_from_and_lineage_leads_from_each_to_the_pai
     rows = read(run, done, Kind.PAIRS)
     assert {row["weight"] for row in rows} == {0.4}, "two of three prefer it, and the round counts 0.6"
     assert rows[0]["source"].startswith("first item ")
-    assert done.metrics["shapes"] == {"votes of a round": {"rows": 30}}
+    assert done.metrics["shapes"] == {"votes of first": {"rows": 30}}
     assert done.metrics["data"] == frozen
     assert set(done.sources) == {frozen, *(store.full(f"feedback/first/votes/{vote.name}") for vote in votes)}
     told = trace(run.store, store.full(f"feedback/first/votes/{votes[5].name}"))

@@ -3,6 +3,7 @@
 import asyncio
 import datetime
 import logging
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -11,13 +12,13 @@ from airflow.triggers.base import TriggerEvent
 
 from contract import feedback as contract_feedback
 from contract.conversation import Turn
-from contract.errors import StoreError
+from contract.errors import RecipeError, StoreError
 from contract.feedback import Item, Reply, Vote, item_id
 from contract.manifest import Attempt
 from contract.plan import open_run
 from contract.results import result_of
 from gristmill_airflow import feedback
-from gristmill_airflow.feedback import Votes, VotesTrigger
+from gristmill_airflow.feedback import Due, Votes, VotesTrigger
 from gristmill_airflow.note import OURS
 from gristmill_airflow.result import SUMMARY
 from reports import rounds
@@ -29,7 +30,7 @@ ITEM = Item(item_id((Turn("user", "q"),), (Reply("a", "ppo/b", 1.0), Reply("b", 
 @pytest.fixture
 def run(tmp_path, resolve_run, monkeypatch):
     """A run whose round is sampled, of one item that one person shall rate within an hour from NOW."""
-    (tmp_path / "crawl").mkdir()
+    (tmp_path / "crawl").mkdir(exist_ok=True)
     (tmp_path / "crawl" / "a.warc").write_bytes(b"WARC/1.0\r\n")
     made = resolve_run(tmp_path / "crawl", {"feedback.rating.people": 1, "feedback.hours": 1})
     attempt = Attempt(made, made.task("sample"))
@@ -151,6 +152,7 @@ def test_a_collected_round_is_the_run_that_the_pages_show(run, in_airflow, caplo
     vote(run)
     gate = result_of("gate").model_construct(open=False, accuracy=0.5, low=0.4, high=0.6, threshold=0.55)
     Attempt(run, run.task("gate")).commit([], result=gate)
+    Attempt(run, run.task("preferences")).commit([], result=result_of("preferences").model_construct())
     with caplog.at_level("INFO"):
         uri = feedback.collect.function(run.uri, made.name)
     assert "/runs/feedback.manual__1.collected/recipe.yaml" in uri
@@ -167,9 +169,31 @@ def test_nobody_but_people_compares_unless_the_recipe_names_a_model(run, in_airf
     assert contract_feedback.rounds(run.store)[0] == []
 
 
+def test_a_reward_model_of_the_store_votes_by_the_rewards_that_were_sampled(
+    tmp_path, resolve_run, in_airflow, monkeypatch, caplog
+):
+    monkeypatch.setattr(feedback, "now", lambda: NOW)
+    (tmp_path / "crawl").mkdir(exist_ok=True)
+    (tmp_path / "crawl" / "a.warc").write_bytes(b"WARC/1.0\r\n")
+    judge = f"reward/{'d' * 40}"
+    run = resolve_run(tmp_path / "crawl", {"sample.judge": judge, "feedback.rating.people": 1})
+    attempt = Attempt(run, run.task("sample"))
+    replies = tuple(replace(reply, reward=reward) for reply, reward in zip(ITEM.replies, (0.25, 1.5), strict=True))
+    file = contract_feedback.write_items(run.store, attempt.path("items.parquet"), [replace(ITEM, replies=replies)])
+    attempt.commit([file], result=result_of("sample").model_construct(round=1, prompts=1, items=1, replies=2))
+    with caplog.at_level("INFO"):
+        assert feedback.compare.function(run.uri) == 1
+        assert feedback.compare.function(run.uri) == 0, "votes are kept once"
+    [made] = contract_feedback.rounds(run.store)[0]
+    assert f"round {made.name}: 1 new votes of judge:{judge}" in caplog.messages
+    [one] = contract_feedback.ballots(run.store, made).counting
+    assert (one.annotator, one.ranks, one.comment) == (f"judge:{judge}", (2, 1), "rewards 0.25, 1.5")
+    assert rounds.votes(run.store, made.name).complete
+
+
 def test_a_judge_without_an_address_is_refused_at_once(tmp_path, resolve_run, in_airflow, monkeypatch):
     monkeypatch.delenv("GRISTMILL_JUDGE_URL", raising=False)
-    (tmp_path / "crawl").mkdir()
+    (tmp_path / "crawl").mkdir(exist_ok=True)
     (tmp_path / "crawl" / "a.warc").write_bytes(b"WARC/1.0\r\n")
     run = resolve_run(tmp_path / "crawl", {"feedback.judge.model": "m"})
     with pytest.raises(AirflowFailException, match="GRISTMILL_JUDGE_URL names no address"):
@@ -182,3 +206,52 @@ def test_a_round_goes_on_with_what_is_there_when_the_time_is_over(run):
     assert pushed == {SUMMARY: "the time is over; 0 of 1"}
     with pytest.raises(AirflowFailException, match="no such round"):
         operator.execute_complete(context, {"state": "failed", "said": "no such round"}, "r001")
+
+
+@pytest.mark.parametrize(
+    ("schedule", "after", "moment"),
+    [
+        ("0 9 * * 1", "2026-03-01T12:00", "2026-03-02T09:00"),  # Sunday noon to Monday
+        ("0 9 * * 1", "2026-03-02T09:00", "2026-03-02T09:00"),
+        ("0 9 * * MON", "2026-03-02T09:01", "2026-03-09T09:00"),
+        ("*/15 * * * *", "2026-03-01T23:50", "2026-03-02T00:00"),
+    ],
+)
+def test_the_next_time_of_a_schedule_is_in_utc(schedule, after, moment):
+    given = datetime.datetime.fromisoformat(f"{after}+00:00")
+    assert feedback.next_time(schedule, given) == datetime.datetime.fromisoformat(f"{moment}+00:00")
+
+
+@pytest.mark.parametrize("schedule", ["0 99 * * *", "a b c d e", "0 0 31 2 *"])
+def test_what_is_no_schedule_is_refused(schedule):
+    with pytest.raises(RecipeError, match=r"feedback\.schedule: .* is no schedule of cron"):
+        feedback.next_time(schedule, NOW)
+
+
+@pytest.fixture
+def scheduled(tmp_path, resolve_run, monkeypatch):
+    """A run whose rounds begin on Mondays at 9; it is Sunday."""
+    monkeypatch.setattr(feedback, "now", lambda: NOW)
+    monkeypatch.setattr(Due, "log", logging.getLogger("task"))
+    (tmp_path / "crawl").mkdir(exist_ok=True)
+    (tmp_path / "crawl" / "a.warc").write_bytes(b"WARC/1.0\r\n")
+    return resolve_run(tmp_path / "crawl", {"feedback.schedule": "0 9 * * 1"})
+
+
+def test_a_round_that_a_model_starts_waits_for_its_time(scheduled):
+    operator = Due(recipe=scheduled.uri)
+    with pytest.raises(TaskDeferred) as raised:
+        Due.execute.__wrapped__(operator, {"triggering_asset_events": {"aligned": ["an event"]}})
+    path, given = raised.value.trigger.serialize()
+    assert path == "airflow.providers.standard.triggers.temporal.DateTimeTrigger"
+    assert given["moment"] == datetime.datetime(2026, 3, 2, 9, tzinfo=datetime.UTC)
+    assert raised.value.method_name == "execute_complete"
+    assert operator.execute_complete({}, None) is None
+
+
+def test_a_round_that_a_person_starts_begins_at_once(scheduled):
+    Due.execute.__wrapped__(Due(recipe=scheduled.uri), {"triggering_asset_events": {}})
+
+
+def test_a_round_without_a_schedule_begins_at_once(run):
+    Due.execute.__wrapped__(Due(recipe=run.uri), {"triggering_asset_events": {"aligned": ["an event"]}})

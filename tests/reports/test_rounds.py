@@ -1,19 +1,27 @@
 """A round is opened once, is complete when each item has its votes, and ends in a run that learns from all rounds."""
 
 import datetime
+import hashlib
+import io
 import json
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from contract import feedback
 from contract.conversation import Turn
 from contract.errors import InputError
 from contract.feedback import Item, Reply, Vote, item_id
-from contract.manifest import Attempt
+from contract.kinds import Kind
+from contract.manifest import Attempt, File
 from contract.plan import open_run
 from contract.results import result_of
+from contract.schema import PAIRS
 from contract.settings.examples import Preferences
 from contract.settings.feedback import Feedback
+from pipelines.examples.reading import of_shape
+from pipelines.examples.shapes import PROMPTS as SHAPES
 from reports import rounds
 from reports.rating import rounds_of
 
@@ -24,6 +32,10 @@ PROMPTS = ("one", "two", "three")
 def an_item(text):
     prompt, replies = (Turn("user", text),), (Reply("good", "ppo/b", 0.7), Reply("bad", "ppo/b", 1.0))
     return Item(item_id(prompt, replies), 1, prompt, replies)
+
+
+def pair(text, task=""):
+    return {"prompt": [{"role": "user", "text": text}], "task": task, "chosen": "a", "rejected": "b", "weight": 1.0}
 
 
 def commit(run, stage, files=(), **metrics):
@@ -44,6 +56,13 @@ def sampled(tmp_path, resolve_run):
 
 
 def finish(run):
+    attempt, sink = Attempt(run, run.task("preferences")), io.BytesIO()
+    pairs = [pair(f"{text}?") for text in (*PROMPTS, *PROMPTS)] + [pair("public", "apart")]
+    pq.write_table(pa.Table.from_pylist(pairs, PAIRS), sink, write_page_checksum=True)
+    data, path = sink.getvalue(), attempt.path("pairs.parquet")
+    run.store.write_bytes(path, data)
+    file = File(path=path, kind=Kind.PAIRS, bytes=len(data), rows=7, sha256=hashlib.sha256(data).hexdigest())
+    attempt.commit([file], result=result_of("preferences").model_construct())
     commit(run, "gate", open=True, accuracy=0.7, low=0.6, high=0.8, threshold=0.55)
     commit(run, "ppo", reward_first=0.0, reward_last=1.0)
     attempt = Attempt(run, run.task("sample"))
@@ -99,13 +118,38 @@ def test_the_next_run_learns_from_the_votes_and_samples_the_next_round(sampled):
     assert (one.votes, one.weight) == (*found.frozen, 1.0)
     assert len(feedback.read_frozen(one.votes)[2]) == 6
     assert recipe.sample.round == 2
-    assert recipe.sample.last == recipe.evaluate.last == f"ppo/{run.task('ppo').fingerprint}"
+    assert recipe.sample.last == recipe.evaluate.last == recipe.ppo.last == f"ppo/{run.task('ppo').fingerprint}"
     for same in ("instructions", "sft", "pretrain"):
         assert found.run.task(same).fingerprint == run.task(same).fingerprint
     for other in ("preferences", "reward", "gate", "ppo", "evaluate", "sample"):
         assert found.run.task(other).fingerprint != run.task(other).fingerprint
     assert [one.fingerprint for one in found.run.task("evaluate").elsewhere] == [run.task("ppo").fingerprint]
     assert rounds_of(found.run) == [made], "a run shows the rounds that it learns from"
+
+
+@pytest.mark.parametrize("given", [{"feedback.goes_on": False}, {"ppo.lora.enabled": True}])
+def test_the_next_policy_may_begin_as_the_sft_model_again(sampled, given):
+    run = sampled(given)
+    made = rounds.open_round(run, "feedback", NOW)
+    everybody(run, made)
+    recipe = rounds.collect(run, made, "next").run.recipe
+    assert recipe.ppo.last is None
+    assert recipe.sample.last == f"ppo/{run.task('ppo').fingerprint}"
+
+
+def test_the_prompts_of_the_first_run_are_kept_for_all_rounds(sampled):
+    run = sampled({"reward.pretrain_tasks": ["apart"]})
+    for number in (1, 2):
+        made = rounds.open_round(run, "feedback", NOW)
+        everybody(run, made)
+        run = rounds.collect(run, made, f"after-{number}").run
+        if number == 1:
+            first = run.recipe.prompts.data
+            finish(run)
+    assert run.recipe.prompts.data == first, "a file that the recipe names stays"
+    kept = [json.loads(line) for line in run.store.read_bytes(first.removeprefix(f"{run.store.uri}/")).splitlines()]
+    assert kept == [{"prompt": [{"role": "user", "content": f"{text}?"}]} for text in PROMPTS]
+    assert of_shape(SHAPES, kept[0])[1] == [(Turn("user", "one?"),)], "the stage prompts reads it"
 
 
 def test_votes_that_come_later_change_nothing(sampled):

@@ -113,6 +113,23 @@ def test_ppo_holds_four_models_and_the_cache_of_all_replies() -> None:
     assert one.generation == pytest.approx(1000 * 128 * (2 * policy + one.memory.cache / 2) / 3.35e12)
 
 
+def test_a_round_of_feedback_is_sampled_by_one_model_at_a_time() -> None:
+    recipe = base(
+        "sample.prompts=1000", "sample.replies=4", "sample.engine={micro_batch: 64, processes: 2, dtype: bf16}"
+    )
+    one, count = estimate.sample(recipe, H100), 109_529_856
+    assert (one.parameters, one.steps, one.tokens) == (count, None, 1000 * 4 * (256 + 128))
+    assert one.memory == Memory(weights=2 * count, cache=2 * 2 * 12 * 768 * 64 * (256 + 128))
+    each = 128 * (2 * count + one.memory.cache / 2) / 3.35e12
+    assert one.generation == pytest.approx(4 * 8 * each), "1000 prompts are 8 micro-batches of 2 processes"
+    assert one.flops == pytest.approx(one.tokens * (2 * count + 4 * 12 * 768 * 384))
+    few = estimate.sample(base("sample.prompts=10", "sample.engine={micro_batch: 64, dtype: bf16}"), H100)
+    assert few.memory.cache == 2 * 2 * 12 * 768 * 10 * (256 + 128)
+    told = "\n".join(estimate.report(recipe, H100, 0.4))
+    assert "sample fits" in told
+    assert re.search(r"^sample: \d+\.\d\d of its hours are sampling", told, re.MULTILINE)
+
+
 def test_ptx_adds_text_to_every_update() -> None:
     without, with_text = (estimate.ppo(base(f"ppo.ptx_coef={coef}", "ppo.ptx_sequences=8"), H100) for coef in (0, 1))
     assert with_text.tokens - without.tokens == 1000 * 2 * 2 * 8 * 2048

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable
 
 import pytest
+import torch
 
 from contract import feedback, results
 from contract.conversation import Turn
@@ -12,11 +13,13 @@ from contract.errors import InputError, Interrupted
 from contract.feedback import Item
 from contract.identity import Input
 from contract.kinds import Kind
-from contract.manifest import need
+from contract.manifest import Manifest, need
 from contract.settings.training import Sample
+from contract.store import Store
 from contract.tables import read_rows
 from tests.declared import only_declared
-from training import sample
+from training import reward, sample
+from training.chat.template import open_chat
 from training.data.examples import own_pairs
 from training.engine.job import Job
 from training.sample import Voice, items_of, voices
@@ -67,6 +70,38 @@ def test_a_round_holds_replies_of_the_aligned_and_the_last_model(align: Callable
     assert all(item.prompt in learned and len(item.replies) in (2, 3) for item in found)
     made = feedback.Round(name="r", number=1, run="run", opened="2026-01-01T00:00:00Z", files=tuple(need(job.store, job.task).of(Kind.RATED)))  # fmt: skip
     assert [*feedback.items(job.store, made).values()] == found
+
+
+def test_a_reward_model_of_the_store_notes_its_rewards_of_what_people_read(align: Callable[..., Job]) -> None:
+    given = next(one for one in align("ppo").task.inputs if one.stage == "reward")
+    job = align("sample", *SMALL, f"sample.judge=reward/{given.fingerprint}")
+    sample.run(job)
+    found = items(job)
+    assert job.task.fingerprint != align("sample", *SMALL).task.fingerprint
+    judge = reward.load_reward_model(job, need(job.store, given)).eval()
+    chat, item = open_chat(job), max(found, key=lambda item: len(item.replies))
+    fit = chat.fit(item.prompt, [reply.text for reply in item.replies], 24 + 12 + 1)
+    for reply, words in zip(item.replies, fit.replies, strict=True):
+        ids = torch.tensor([fit.prompt + words])
+        with torch.no_grad():
+            alone = float(judge(ids, torch.ones_like(ids))[0, -1])
+        assert reply.reward == pytest.approx(alone, abs=1e-4)
+    assert len({one.reward for item in found for one in item.replies}) > 10
+
+
+def test_a_judge_with_another_tokenizer_is_refused(align: Callable[..., Job], monkeypatch: pytest.MonkeyPatch) -> None:
+    given = next(one for one in align("ppo").task.inputs if one.stage == "reward")
+    job = align("sample", *SMALL, f"sample.judge=reward/{given.fingerprint}")
+    real, other = need, Input(stage="tokenizer", partition="all", fingerprint="e" * 40)
+
+    def changed(store: Store, model: Input) -> Manifest:
+        found = real(store, model)
+        identity = found.identity.model_copy(update={"inputs": (other,)})
+        return found.model_copy(update={"identity": identity})
+
+    monkeypatch.setattr(sample, "need", changed)
+    with pytest.raises(InputError, match=r"sample\.judge: reward/\w+ has another tokenizer"):
+        sample.with_rewards(job, [], open_chat(job))
 
 
 def test_another_round_draws_other_prompts_and_is_another_task(align: Callable[..., Job]) -> None:

@@ -1,8 +1,12 @@
-"""The policy of the stages that align: it begins as the SFT model, whole or with adapters that learn in its place."""
+"""The policy of the stages that align: it begins as the SFT model, whole or with adapters that learn in its place.
+
+In a round of feedback it may begin as the model of the last round.
+"""
 
 from pathlib import Path
 from typing import Any
 
+from contract.manifest import need
 from contract.settings.training import Dpo, Rollouts
 from training.chat.template import Chat
 from training.engine.engine import Engine
@@ -13,14 +17,16 @@ from training.models.frozen import Adapted, Frozen, frozen
 
 
 def load_policy(job: Job) -> Any:
-    """The SFT model, ready to learn as the stage's settings say."""
+    """The SFT model, or that of the last round, ready to learn as the stage's settings say."""
     settings: Rollouts | Dpo = job.settings
-    module = model.load_model(job, job.manifest("sft"), settings.engine.dtype, settings.engine)
+    goes_on = isinstance(settings, Rollouts) and settings.last
+    begun = need(job.store, job.task.elsewhere[0]) if goes_on else job.manifest("sft")
+    module = model.load_model(job, begun, settings.engine.dtype, settings.engine)
     return lora.with_adapters(module, settings.lora, settings.seed) if settings.lora.enabled else module
 
 
 def reference_of(job: Job, policy: Engine) -> Frozen | Adapted:
-    """The model that the policy began as: the policy without its adapters if it has any, else a frozen copy."""
+    """The SFT model: the policy without its adapters if it has any, else a frozen copy."""
     settings: Rollouts = job.settings
     if settings.lora.enabled:
         return Adapted(policy.module)

@@ -33,7 +33,7 @@ COMPARED = 40  # newest runs, of which the forecast takes a few
 IN_ADDRESS = 4_000  # characters of overrides in an address
 TOLD = 50  # mistakes that are shown
 FORECASTS = BoundedSemaphore(2)  # at once: a slow crawl or a large folder of sources must not take all threads
-Dag = Literal["corpus", "pretrain", "align", "evaluate", "ablate"]
+Dag = Literal["corpus", "pretrain", "align", "evaluate", "feedback", "ablate"]
 Id = Annotated[str, Field(max_length=250, pattern=r"^[\w.~:+@ -]*$")]
 ONCE = r"^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+]00:00-[0-9a-f]{8})?$"
 Both = Annotated[str, Field(max_length=501, pattern=r"^([\w.~:+@ -]+/[\w.~:+@ -]+)?$")]
@@ -43,6 +43,7 @@ ABOUT = {
     "pretrain": "from a corpus to a base model",
     "align": "from a base model to a chat model",
     "evaluate": "measures the models and exports the last one",
+    "feedback": "people compare replies of the aligned model, and the next one learns from it",
     "ablate": "compares variants of a recipe",
 }
 
@@ -98,7 +99,8 @@ def _filled(ask: Asking, dag: str, query: Prefill) -> Filled:
         return Filled(recipe=recipe, crawl=query.crawl, overrides=query.overrides)
     earlier = f"{query.from_dag}/{query.from_run}"
     run = ask.run(query.from_dag, query.from_run)
-    same = query.dag is None or query.dag == query.from_dag
+    # A round goes on from the run that the last one made; every other DAG does the same again.
+    same = dag != "feedback" and (query.dag is None or query.dag == query.from_dag)
     if found := again(run.recipe) if same and not query.recipe else None:
         lines = [*found.overrides, *query.overrides.split("\n")] if query.overrides else [*found.overrides]
         if len(lines) <= asking.MOST_LINES and sum(len(line) + 1 for line in lines) <= asking.MOST_CHARS:

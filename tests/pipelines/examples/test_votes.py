@@ -3,6 +3,7 @@
 import datetime
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from contract.feedback import Item, Reply, Round, Vote, item_id
 from contract.schema import Drop
 from contract.settings.examples import Preferences, RoundOfVotes
 from contract.store import Store
+from pipelines.examples.reading import limited
 from pipelines.examples.votes import read_votes, vote_uris
 
 NOW = datetime.datetime(2026, 3, 1, tzinfo=datetime.UTC)
@@ -38,7 +40,7 @@ def frozen(tmp_path: Path) -> str:
     return make_round(Store(str(tmp_path / "store")))
 
 
-def make_round(store: Store, **changes: str) -> str:
+def make_round(store: Store, **changes: Any) -> str:
     items = {name: make_item(name) for name in TEXTS}
     file = feedback.write_items(store, "sample/x/items.parquet", list(items.values()))
     made = feedback.open_round(
@@ -73,7 +75,20 @@ def test_votes_become_pairs_with_weights(frozen: str) -> None:
     dropped = [row.found.reason for row in rows if isinstance(row.found, Unusable)]
     assert Counter(dropped) == {Drop.REPLIES_TIE: 1, Drop.REPLIES_ARE_EQUAL: 1, Drop.EMPTY_TEXT: 1}
     assert {row.place for row in rows} == {f"first item {make_item(name).id}" for name in TEXTS}
-    assert shapes == {"votes of a round": 5}
+    assert shapes == {"votes of first": 5}
+
+
+def test_the_newest_round_is_read_first_and_the_oldest_is_cut(frozen: str, tmp_path: Path) -> None:
+    third = make_round(Store(str(tmp_path / "store")), name="third", number=3)
+    second = make_round(Store(str(tmp_path / "store")), name="second", number=2)
+    rounds = {name: RoundOfVotes(votes=uri) for name, uri in (("a", frozen), ("b", third), ("c", second))}
+    shapes: Counter[str] = Counter()
+    rows = read_votes(Preferences(rounds=rounds), shapes)
+    read = [row.place.split()[0] for row in limited(rows, 6)]
+    assert [*dict.fromkeys(read)] == ["third", "second"]
+    assert {name: count > 0 for name, count in shapes.items()} == {
+        "votes of third": True, "votes of second": True, "votes of first": False,
+    }  # fmt: skip
 
 
 def test_lineage_has_the_file_and_every_vote(frozen: str) -> None:

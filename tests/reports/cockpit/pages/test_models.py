@@ -293,3 +293,10 @@ def test_the_chart_has_a_panel_for_each_figure_with_its_interval() -> None:
     ]
     upper, lower = drawn["layout"]["yaxis"]["domain"], drawn["layout"]["yaxis2"]["domain"]
     assert 0 <= lower[0] < lower[1] < upper[0] < upper[1] < 1
+
+
+def test_a_run_with_models_leads_to_the_filled_form_of_a_round(visit: Any, run: Run) -> None:
+    page = visit.get("/models/runs/one")
+    link = re.search(r'href="([^"]*)">Have people compare its replies<', page.text)
+    assert link is not None
+    assert html.unescape(link[1]).endswith("/new?dag=feedback&from_dag=runs&from_run=one")

@@ -43,7 +43,7 @@ def test_an_empty_form_has_the_default_recipe_and_every_dag(visit, own):
     assert (chosen(page, "recipe"), chosen(page, "earlier"), overrides_of(page), start_of(page)) == (
         "own", None, "", "recipe",
     )  # fmt: skip
-    for dag in ("corpus", "pretrain", "align", "evaluate", "ablate"):
+    for dag in ("corpus", "pretrain", "align", "evaluate", "feedback", "ablate"):
         assert f"<strong>{dag}</strong>" in page.text
     assert "runs/one" in page.text
     assert "Start the run" in page.text
@@ -77,8 +77,9 @@ def test_only_two_forecasts_are_made_at_once(visit, own, monkeypatch):
     assert visit.post("/new/plan/corpus", recipe="own", overrides="").status_code == 200, "a mistake frees the place"
 
 
-def test_another_dag_from_a_run_continues_it(visit, own):
-    page = visit.get("/new", dag="align", from_dag="runs", from_run="one")
+@pytest.mark.parametrize("dag", ["align", "feedback"])
+def test_another_dag_from_a_run_continues_it(visit, own, dag):
+    page = visit.get("/new", dag=dag, from_dag="runs", from_run="one")
     assert (start_of(page), chosen(page, "earlier"), overrides_of(page)) == ("run", "runs/one", "")
     assert '<input name="crawl" value=""' in page.text
 
