@@ -1,0 +1,115 @@
+"""Which models of a run answer which benchmarks: the partitions of the stage `benchmark`, such as `sft.mmlu`.
+
+A partition is one model and one benchmark, and its identity holds nothing of the others. So to name another benchmark
+or another model runs nothing again, and each is resumed by itself.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from contract.stages import ALIGNING, Dag
+
+if TYPE_CHECKING:
+    from contract.settings.training import Benchmark
+
+Ability = Literal["knowledge en", "knowledge zh", "reasoning", "code", "maths", "dialogue", "harmlessness"]
+ABILITIES: tuple[Ability, ...] = (
+    "knowledge en", "knowledge zh", "reasoning", "code", "maths", "dialogue", "harmlessness",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Known:
+    """A kind of benchmark: the ability that it measures, and the ways to ask it, the usual one first."""
+
+    ability: Ability
+    styles: tuple[str, ...]
+
+
+KNOWN: Mapping[str, Known] = {
+    "arc": Known("knowledge en", ("cloze", "letter")),
+    "bbh": Known("reasoning", ("steps",)),
+    "boolq": Known("reasoning", ("cloze", "letter")),
+    "ceval": Known("knowledge zh", ("letter", "cloze")),
+    "cmmlu": Known("knowledge zh", ("letter", "cloze")),
+    "gsm8k": Known("maths", ("steps",)),
+    "hellaswag": Known("reasoning", ("cloze", "letter")),
+    "humaneval": Known("code", ("complete",)),
+    "ifeval": Known("dialogue", ("plain",)),
+    "math": Known("maths", ("steps",)),
+    "mbpp": Known("code", ("describe",)),
+    "mgsm": Known("maths", ("steps",)),
+    "mmlu": Known("knowledge en", ("letter", "cloze")),
+    "naturalquestions": Known("knowledge en", ("question",)),
+    "openbookqa": Known("knowledge en", ("cloze", "letter")),
+    "piqa": Known("reasoning", ("cloze", "letter")),
+    "race": Known("reasoning", ("cloze", "letter")),
+    "retrieval": Known("reasoning", ("passage",)),
+    "siqa": Known("reasoning", ("cloze", "letter")),
+    "summary": Known("dialogue", ("summarise",)),
+    "translation": Known("dialogue", ("translate",)),
+    "triviaqa": Known("knowledge en", ("question",)),
+    "truthfulqa": Known("harmlessness", ("letter", "cloze")),
+    "tydiqa": Known("reasoning", ("passage",)),
+    "winogrande": Known("reasoning", ("blank", "letter")),
+}
+"""The tasks of `evals.tasks.table`, by name: a recipe is checked where they are not installed."""
+
+OWN = ("pretrain", "sft", "aligned")
+"""The models of a run, each made from the one before. `aligned` is that of the stage which the recipe's `align` names.
+"""
+STEP = re.compile(r"pretrain-([0-9]+)")
+
+
+def of_step(step: int) -> str:
+    """The name of the model that pretraining had at a step."""
+    return f"pretrain-{step}"
+
+
+def step_of(model: str) -> int | None:
+    """The step of such a name; None of any other model."""
+    found = STEP.fullmatch(model)
+    return int(found[1]) if found else None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One partition: the name of a model, and that of a benchmark of the recipe."""
+
+    model: str
+    benchmark: str
+
+    @property
+    def partition(self) -> str:
+        return f"{self.model}.{self.benchmark}"
+
+    @classmethod
+    def of(cls, partition: str) -> "Measured":
+        model, _, benchmark = partition.partition(".")
+        return cls(model, benchmark)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The stages of the run whose results it reads; none for a model from elsewhere."""
+        if self.model == "pretrain" or step_of(self.model) is not None:
+            return ("pretrain", "tokenizer")
+        return {"sft": ("sft", "tokenizer"), "aligned": ("sft", "gate", *ALIGNING, "tokenizer")}.get(self.model, ())
+
+    @property
+    def dag(self) -> Dag:
+        """The DAG that makes the model and runs the partition right after; that of `evaluate` runs what is left."""
+        if self.model in ("sft", "aligned"):
+            return "align"
+        return "pretrain" if self.reads else "evaluate"
+
+
+def measured(settings: "Benchmark") -> list[Measured]:
+    """Every partition that a recipe asks for, model by model: the steps of pretraining, the run's models, the others.
+
+    Without benchmarks there is none.
+    """
+    steps = map(of_step, sorted(set(settings.steps)))
+    own = [name for name in OWN if name in settings.models]
+    return [Measured(model, name) for model in (*steps, *own, *settings.others) for name in settings.tasks]
