@@ -99,6 +99,11 @@ class Chat:
         return self._number(self.end_token)
 
     @cached_property
+    def end_of_document(self) -> int:
+        """The token that ends every document of the corpus."""
+        return self._id("end_of_text")
+
+    @cached_property
     def end_token(self) -> str:
         """The same as text. Raises InputError if the template ends a reply with no special token."""
         if self.template is None:
@@ -138,6 +143,10 @@ class Chat:
     def text(self, text: str) -> list[int]:
         """Ids of plain text, without any special token."""
         return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+    def texts(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of each of several plain texts, which the tokenizer reads at the same time."""
+        return [one.ids for one in self._tokenizer.encode_batch(list(texts), add_special_tokens=False)]
 
     def ends(self, text: str) -> tuple[list[int], list[int]]:
         """Ids of plain text, and the character of the text at which each token ends."""
