@@ -11,7 +11,10 @@ from contract.errors import InputError
 
 @dataclass(frozen=True)
 class Record:
-    """One output. sample: its number among the item's. score: from 0 to 1. extracted: None where nothing was found."""
+    """One output. sample: its number among the item's. score: from 0 to 1. extracted: None where nothing was found.
+
+    where: the file and the row that the item was read from.
+    """
 
     task: str
     ability: str
@@ -24,6 +27,7 @@ class Record:
     extracted: str | None
     score: float
     reward: float | None = None
+    where: str = ""
 
 
 @dataclass(frozen=True)
