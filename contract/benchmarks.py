@@ -19,6 +19,18 @@ ABILITIES: tuple[Ability, ...] = (
     "knowledge en", "knowledge zh", "reasoning", "code", "maths", "dialogue", "harmlessness",
 )  # fmt: skip
 
+LEAST_EXTRACTED = 0.9
+"""Of a benchmark's outputs, the share in which an answer must be found: below it, the score says more about the form of
+answers than about the answers."""
+
+
+def too_few_extracted(name: str, share: float) -> str:
+    """What a reader must know before the score."""
+    return (
+        f"{name}: an answer was found in only {share:.1%} of the outputs; "
+        f"below {LEAST_EXTRACTED:.0%} the score tells how answers are written rather than whether they are right"
+    )
+
 
 @dataclass(frozen=True)
 class Known:
@@ -57,7 +69,8 @@ KNOWN: Mapping[str, Known] = {
 }
 """The tasks of `evals.tasks.table`, by name: a recipe is checked where they are not installed."""
 
-OWN = ("pretrain", "sft", "aligned")
+Own = Literal["pretrain", "sft", "aligned"]
+OWN: tuple[Own, ...] = ("pretrain", "sft", "aligned")
 """The models of a run, each made from the one before. `aligned` is that of the stage which the recipe's `align` names.
 """
 STEP = re.compile(r"pretrain-([0-9]+)")
@@ -94,8 +107,8 @@ class Measured:
     def reads(self) -> tuple[str, ...]:
         """The stages of the run whose results it reads; none for a model from elsewhere."""
         if self.model == "pretrain" or step_of(self.model) is not None:
-            return ("pretrain", "tokenizer")
-        return {"sft": ("sft", "tokenizer"), "aligned": ("sft", "gate", *ALIGNING, "tokenizer")}.get(self.model, ())
+            return ("pretrain",)
+        return {"sft": ("sft",), "aligned": ("gate", *ALIGNING)}.get(self.model, ())
 
     @property
     def dag(self) -> Dag:

@@ -85,6 +85,16 @@ class Run:
         """Every task by (stage, partition), ordered so that each task comes after its inputs."""
         return self._tasks
 
+    def mapped(self, stage: str, dag: str) -> list[str]:
+        """The partitions over which a DAG maps a stage, in its order; none of a corpus stage.
+
+        The DAG that makes a model runs its benchmarks, and that of `benchmark` all.
+        """
+        if STAGES[stage].scope == "model":
+            found = measured(self.recipe.benchmark)
+            return [one.partition for one in found if dag in (one.dag, STAGES[stage].dag)]
+        return [one.partition for one in self.segments] if STAGES[stage].scope == "snapshot" else []
+
     def check_inputs(self, task: Task) -> None:
         """Raise InputError if a file that the task reads from outside the store changed since the run was resolved."""
         if task.segment and not task.inputs:
@@ -193,9 +203,7 @@ def _task(known: _Known, part: _Part, recipe: Recipe, done: Mapping[str, Sequenc
         files = tuple(file.identity for file in part.segment.files)
         more |= {"segment": part.segment.partition, "crawl_files": files}
     identity = known.identity.model_copy(update=more)
-    return Task(
-        known.stage.name, part.name, identity.fingerprint(), identity, inputs, part.segment, known.others
-    )
+    return Task(known.stage.name, part.name, identity.fingerprint(), identity, inputs, part.segment, known.others)
 
 
 def _names(stage: str, section: Settings, key: str) -> bool:

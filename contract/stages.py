@@ -186,7 +186,7 @@ STAGES: dict[str, Stage] = {
             facts=("chat_format",),
         ),
         Stage(
-            "benchmark", "evaluate", "gpu", "model", ("pretrain", "sft", "gate", *ALIGNING, "tokenizer"), 1,
+            "benchmark", "evaluate", "gpu", "model", ("pretrain", "sft", "gate", *ALIGNING), 1,
             "each model's answers to the items of each benchmark, and which are right",
             facts=("chat_format",),
         ),
@@ -195,7 +195,8 @@ STAGES: dict[str, Stage] = {
             "what each model can do, and what it lost against the one before",
         ),
         Stage(
-            "export", "evaluate", "local", "corpus", ("sft", "gate", *ALIGNING, "evaluate", "abilities", "tokenizer"), 3,
+            "export", "evaluate", "local", "corpus",
+            ("sft", "gate", *ALIGNING, "evaluate", "abilities", "tokenizer"), 3,
             "safetensors that transformers loads",
             settings=("name", "align"), facts=("chat_format",),
         ),

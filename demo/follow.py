@@ -161,10 +161,11 @@ class Follower:
         return f"{_stage(task)} {self._partition(task)}".rstrip()
 
     def _partition(self, task: dict[str, Any]) -> str:
-        """The segment of a mapped task; tasks are mapped in the order of the run's segments."""
-        if task["map_index"] < 0:
+        """The partition of a mapped task: a segment of the crawl, or a model and a benchmark."""
+        at = task["map_index"]
+        if at < 0:
             return ""
-        return self.run.segments[task["map_index"]].partition if self.run else str(task["map_index"])
+        return self.run.mapped(_stage(task), task["dag_id"])[at] if self.run else str(at)
 
     def _failure(self, dag: str, run_id: str, tasks: list[dict[str, Any]]) -> TaskFailed:
         failed = [one for one in tasks if one["state"] == "failed"]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from contract.benchmarks import LEAST_EXTRACTED, too_few_extracted
 from contract.errors import InputError
 from evals.intervals import CONFIDENCE, effective_number, ratio, wilson
 from evals.passk import best_of, majority, pass_at_k
@@ -15,7 +16,6 @@ from evals.tasks.choice import grade_likelihoods
 from evals.tasks.prompts import Prompt
 from evals.tasks.task import MOST_CHARS, NOTHING, Item, Task, Verdict
 
-LEAST_EXTRACTED = 0.9  # below this share the score says more about the answer's form than about the answer
 KS = (1, 5, 10, 100)
 Asked = Callable[[Item], Prompt]
 
@@ -52,12 +52,8 @@ class Report:
     @property
     def warnings(self) -> list[str]:
         """What a reader must know before the score."""
-        if self.extraction_rate >= LEAST_EXTRACTED:
-            return []
-        return [
-            f"{self.task}: an answer was found in only {self.extraction_rate:.1%} of the outputs; "
-            f"below {LEAST_EXTRACTED:.0%} the score tells how answers are written rather than whether they are right"
-        ]
+        few = self.extraction_rate < LEAST_EXTRACTED
+        return [too_few_extracted(self.task, self.extraction_rate)] if few else []
 
 
 def grade(
@@ -188,3 +184,19 @@ def scored(scores: Sequence[float], sources: Sequence[Hashable], confidence: flo
         low, high = ratio([sums[one] for one in sizes], [*sizes.values()], confidence)
         low, high = max(0.0, low), min(1.0, high)
     return Score(mean, low, high, len(scores), len(set(sources)))
+
+
+def told(made: Report) -> list[str]:
+    """A report as lines of text."""
+    lines = [f"{made.task} ({made.ability}): {shown(made.score)}"]
+    lines += [f"  pass@{k}: {shown(score)}" for k, score in made.pass_at.items()]
+    if made.majority:
+        lines.append(f"  majority of {made.outputs // made.score.n} outputs: {shown(made.majority)}")
+    if made.best:
+        lines.append(f"  best of {made.outputs // made.score.n} outputs by reward: {shown(made.best)}")
+    lines.append(f"  extraction rate {made.extraction_rate:.1%} of {made.outputs:,} outputs")
+    return lines
+
+
+def shown(score: Score) -> str:
+    return f"{score.mean:.4f} [{score.low:.4f}, {score.high:.4f}], n = {score.n:,} of {score.sources:,} sources"

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from contract.benchmarks import KNOWN, OWN, Ability, Measured, step_of
+from contract.benchmarks import KNOWN, OWN, Ability, Measured, Own, step_of
 from contract.chat import OWN_FORMAT, TEMPLATES
 from contract.mixture import PRESETS
 from contract.results import Evaluate as Evaluated
@@ -1006,7 +1006,7 @@ class Benchmark(Settings):
 
     tasks: Annotated[dict[VariantName, BenchmarkTask], Field(max_length=200)] = {}
     """Name -> benchmark."""
-    models: Annotated[tuple[Literal["pretrain", "sft", "aligned"], ...], Field(max_length=3)] = OWN
+    models: Annotated[tuple[Own, ...], Field(max_length=3)] = OWN
     """Those of the run that are asked."""
     steps: Annotated[tuple[Positive, ...], Field(max_length=100)] = ()
     """Steps of pretraining whose checkpoints are asked as well; `pretrain.engine.keep_every` keeps them."""

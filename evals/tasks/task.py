@@ -6,14 +6,11 @@ time linear in its length, and never evaluates it.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
+from contract.benchmarks import Ability
 from contract.errors import InputError
 
-Ability = Literal["knowledge en", "knowledge zh", "reasoning", "code", "maths", "dialogue", "harmlessness"]
-ABILITIES: tuple[Ability, ...] = (
-    "knowledge en", "knowledge zh", "reasoning", "code", "maths", "dialogue", "harmlessness",
-)  # fmt: skip
 MOST_CHARS = 20_000  # of an output; a chain of thought of 4,000 tokens fits
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 

@@ -66,6 +66,31 @@ def mapped(names: Iterable[str], found: Any) -> dict[str, Any]:
     return {name: StageOperator.partial(**usual(name), **shown, stage=name).expand_kwargs(work[name]) for name in names}
 
 
+def benchmark(dag: str, first: Any) -> dict[str, Any]:
+    """The stage `benchmark`, mapped over the models and benchmarks that a DAG runs; without any it is skipped."""
+    found = benchmarks(dag)
+    first >> found
+    shown = {"map_index_template": "{{ task.partition }}", "trigger_rule": TriggerRule.NONE_FAILED}
+    return {
+        "benchmark": StageOperator.partial(**usual("benchmark"), **shown, stage="benchmark").expand(partition=found)
+    }
+
+
+@task
+def benchmarks(dag: str, recipe: str = RUN) -> list[str]:
+    """The models and benchmarks, such as `sft.mmlu`, over which a DAG maps the stage `benchmark`."""
+    with reported():
+        found = open_run(recipe).mapped("benchmark", dag)
+    most = conf.getint("core", "max_map_length")
+    if len(found) > most:
+        raise AirflowFailException(
+            f"{len(found)} models and benchmarks are more than the {most} that Airflow maps at once "
+            "(core.max_map_length); name fewer in benchmark.tasks, .steps or .others"
+        )
+    log.info("%d benchmarks of models: %s", len(found), ", ".join(found))
+    return found
+
+
 @task
 def of_stage(found: dict[str, Any], stage: str) -> list[dict[str, str]]:
     """What `variants` has found for one stage: Airflow maps only over all that a task returns."""

@@ -2,9 +2,10 @@
 
 import pytest
 
+from contract.benchmarks import ABILITIES, KNOWN, Known
 from contract.errors import InputError
 from evals.tasks.table import TASKS, task_named
-from evals.tasks.task import ABILITIES, Style, cut_stop, cut_tail
+from evals.tasks.task import Style, cut_stop, cut_tail
 
 
 def test_all_benchmarks_are_there_and_each_has_an_ability() -> None:
@@ -16,6 +17,10 @@ def test_all_benchmarks_are_there_and_each_has_an_ability() -> None:
     assert {one.ability for one in TASKS.values()} <= set(ABILITIES)
     assert all(isinstance(one.style(), Style) for one in TASKS.values())
     assert [name for name, one in TASKS.items() if one.program] == ["humaneval", "mbpp"]
+
+
+def test_a_recipe_is_checked_against_the_same_tasks() -> None:
+    assert {name: Known(one.ability, tuple(one.styles)) for name, one in TASKS.items()} == KNOWN
 
 
 def test_unknown_names_are_refused_with_those_that_there_are() -> None:
