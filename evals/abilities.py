@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Literal
 
+from contract.benchmarks import ABILITIES
 from evals.ablation import holm
 from evals.differences import Difference, compare
 from evals.grading import Score, clusters_of, grouped, scored
 from evals.intervals import CONFIDENCE
 from evals.records import Record
-from evals.tasks.task import ABILITIES
 
 Results = Mapping[str, Mapping[str, Sequence[Record]]]
 """Model -> benchmark -> its records. Several benchmarks may ask one task in different ways."""

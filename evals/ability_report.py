@@ -8,11 +8,12 @@ from statistics import fmean
 
 from pydantic import TypeAdapter, ValidationError
 
+from contract.benchmarks import LEAST_EXTRACTED
 from contract.contamination import Found, Searched
 from contract.errors import DamagedError
 from contract.printable import printable
 from evals.abilities import Change, Results, Row, alignment_tax, balance, below, closing, table, told
-from evals.grading import LEAST_EXTRACTED, Score
+from evals.grading import Score
 from evals.intervals import CONFIDENCE
 from evals.leaks import Gap, Split, split
 

@@ -122,7 +122,8 @@ def read_records(path: Path) -> list[Record]:
 
 def _record(path: Path, number: int, row: Any) -> Record:
     try:
-        made = Record(**{one.name: row[one.name] for one in fields(Record)})
+        given = [one.name for one in fields(Record) if one.name != "where" or "where" in row]  # older sets lack it
+        made = Record(**{name: row[name] for name in given})
     except (KeyError, TypeError) as error:
         raise InputError(f"{path}:{number}: is no row of a result set: it lacks {error}") from None
     if not isinstance(made.score, int | float) or not 0 <= made.score <= 1:

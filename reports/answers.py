@@ -63,9 +63,7 @@ class Found:
     all: int
 
 
-def find(
-    store: Store, chosen: Sequence[Part], verdict: Verdict, source: str, first: int, most: int
-) -> Found:
+def find(store: Store, chosen: Sequence[Part], verdict: Verdict, source: str, first: int, most: int) -> Found:
     """The items from the `first` on, at most `most`, with the outputs of one or two models of one benchmark.
 
     source: only items of it, if it is not empty. Raises NotReadyError if a model has no answers.

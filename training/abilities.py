@@ -98,7 +98,7 @@ def run(job: Job) -> None:
         [model for model in answers if model in OWN or step_of(model) is not None],
         {name: items for name, items in known.items() if items is not None},
         settings.max_drop,
-        settings.at_least,
+        {str(ability): least for ability, least in settings.at_least.items()},
         judged(results.Evaluate.of(job.manifest("evaluate"))),
         settings.confidence,
     )

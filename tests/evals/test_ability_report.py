@@ -31,9 +31,7 @@ def made(**more: object) -> Report:
 def test_the_report_says_what_was_lost_and_what_was_leaked() -> None:
     lines = markdown(made(judged=["Win rate 60.0 %."]), "the run").split("\n")
     assert "| ability | sft | aligned | theirs | n | sources |" in lines
-    assert (
-        "| **code** | 100.0 (96.3 to 100.0) | 80.0 (71.1 to 86.7) | 80.0 (71.1 to 86.7) | 100 | 100 |" in lines
-    )
+    assert "| **code** | 100.0 (96.3 to 100.0) | 80.0 (71.1 to 86.7) | 80.0 (71.1 to 86.7) | 100 | 100 |" in lines
     drop = next(line for line in lines if line.startswith("| aligned | sft | code |"))
     assert drop.startswith("| aligned | sft | code | 100.0 | 80.0 | -20.0 (-28.0 to -13.0) | 100 | ")
     assert drop.endswith("| WORSE |")
@@ -44,7 +42,7 @@ def test_the_report_says_what_was_lost_and_what_was_leaked() -> None:
     assert "| **mbpp** | 60 items | 0 items | 40 items | 0 items | 3 | | |" in lines
     leaked = next(line for line in lines if line.startswith("| aligned | 100.0 ("))
     assert leaked.split(" | ")[3].startswith("50.0 (")
-    assert leaked.split(" | ")[6].startswith("-50.0 (")
+    assert " | | -50.0 (" in leaked
     assert lines[-2].startswith("Not searched for: gsm8k.")
 
 

@@ -1,4 +1,4 @@
-"""The page "Abilities": what the models of a run can do, which of them lost any of it, and every item with its answers."""
+"""The page "Abilities": what the models of a run can do, what any of them lost, and every item with its answers."""
 
 from collections.abc import Sequence
 from html import escape
@@ -7,10 +7,10 @@ from typing import Annotated, Any
 from fastapi import Path
 from pydantic import Field
 
+from contract.benchmarks import LEAST_EXTRACTED, too_few_extracted
 from contract.errors import GristmillError, NotReadyError
 from contract.manifest import need
 from evals.ability_report import FOUND, Report, gap_shown, gate_line, shown
-from evals.grading import LEAST_EXTRACTED
 from reports import answers, benchmarks
 from reports.answers import Verdict
 from reports.benchmarks import Part
@@ -131,8 +131,7 @@ def chosen_of(answered: Sequence[Part], wanted: Wanted) -> list[Part]:
 def low(found: Report) -> list[str]:
     """Where so few answers were found that the score says little."""
     return [
-        f"{model} on {name}: an answer was found in only {100 * rate:.1f} % of the outputs, so the score tells how "
-        "answers are written rather than whether they are right."
+        f"{model}, {too_few_extracted(name, rate)}."
         for name, rates in found.extraction.items()
         for model, rate in rates.items()
         if rate < LEAST_EXTRACTED
