@@ -72,7 +72,7 @@ def grade(
         Record(
             task.name, task.ability, item.id, item.source, sample, prompts[item.id],
             one.text[:MOST_CHARS] if one.logprobs is None else " ".join(f"{value:.6g}" for value in one.logprobs),
-            "; ".join(item.answers), verdict.extracted, verdict.score, one.reward,
+            "; ".join(item.answers), verdict.extracted, verdict.score, one.reward, item.where,
         )
         for (item, sample, one), verdict in zip(flat, verdicts, strict=True)
     ]  # fmt: skip

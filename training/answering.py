@@ -42,7 +42,7 @@ def answer(
     model: nn.Module,
     wording: Wording,
     prompts: Sequence[Prompt],
-    asked: Asked = Asked(),  # noqa: B008 (it is frozen)
+    asked: Asked = Asked(),
     ranks: Ranks | None = None,
     rewards: Rewards | None = None,
     advance: Callable[[int], None] = lambda count: None,

@@ -22,7 +22,7 @@ class Item:
     id: unique in its set. source: what it has in common with others, for example its subject: items of one source are
     alike, and intervals take them as a cluster. choices: what may be chosen, in order. answers: every answer that is
     right; of a choice its letter. subject: examples are taken from the same one, where there are any. fields: what one
-    task alone knows.
+    task alone knows. where: the file and the row that it was read from, as `contract.evalset` says it of the same row.
     """
 
     id: str
@@ -32,6 +32,7 @@ class Item:
     answers: tuple[str, ...] = ()
     fields: Mapping[str, Any] = field(default_factory=dict)
     subject: str = ""
+    where: str = ""
 
     @property
     def right(self) -> int:
