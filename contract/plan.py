@@ -183,7 +183,7 @@ def _known(stage: Stage, recipe: Recipe, partition: str, outside: Mapping[str, s
         version=stage.version,
         settings=recipe.identity(stage.name, partition),
         facts={name: FACTS[name](recipe) for name in stage.facts},
-        outside={key: value for key, value in sorted(outside.items()) if _names(stage.name, section, key)},
+        outside={key: value for key, value in sorted(outside.items()) if _names(stage, section, key)},
     )
     others = tuple(Input(stage=of, partition=WHOLE, fingerprint=one) for of, found in named for one in found)
     return _Known(stage, identity, others, frozenset(elsewhere))
@@ -206,10 +206,12 @@ def _task(known: _Known, part: _Part, recipe: Recipe, done: Mapping[str, Sequenc
     return Task(known.stage.name, part.name, identity.fingerprint(), identity, inputs, part.segment, known.others)
 
 
-def _names(stage: str, section: Settings, key: str) -> bool:
+def _names(stage: Stage, section: Settings, key: str) -> bool:
     """Whether a task reads the outside file at a dotted key. section: what decides its partition."""
     owner, _, own = key.partition(".")
-    return own in section.outside() if owner == stage else reads_setting(stage, key)
+    if stage.scope == "model" and owner == stage.name:
+        return own in section.outside()
+    return reads_setting(stage.name, key)
 
 
 def as_input(task: Task) -> Input:

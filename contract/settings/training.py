@@ -1010,7 +1010,7 @@ class Benchmark(Settings):
     """Those of the run that are asked."""
     steps: Annotated[tuple[Positive, ...], Field(max_length=100)] = ()
     """Steps of pretraining whose checkpoints are asked as well; `pretrain.engine.keep_every` keeps them."""
-    others: Annotated[dict[VariantName, AnyMade | Uri], Field(max_length=100)] = runtime_only({})
+    others: Annotated[dict[VariantName, AnyMade | Uri], Field(max_length=100)] = {}
     """Name -> a further model: a result of the store, such as `ppo/FINGERPRINT`, or a folder of `transformers`."""
     engine: Engine = Engine()
     seed: Seed = 0

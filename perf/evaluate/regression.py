@@ -180,7 +180,9 @@ def found(seed: int, one: Set) -> bool:
             each.task: {"items": str(paths[each.task]), "style": each.style, "max_tokens": 16, "k": 0} for each in SETS
         }
         documents = [question + answer for question, answer in texts(paths)]
-        made = make_run(folder, RECIPE.format(tasks=json.dumps(tasks)), bpe(documents), lambda count, _: documents[:count])
+        made = make_run(
+            folder, RECIPE.format(tasks=json.dumps(tasks)), bpe(documents), lambda count, _: documents[:count]
+        )
         commit_models(made, paths, wrong, seed)
         report = measured(made)
         print(markdown(report, f"seed {seed}, {one.ability} spoilt"), flush=True)

@@ -68,7 +68,7 @@ def mapped(names: Iterable[str], found: Any) -> dict[str, Any]:
 
 def benchmark(dag: str, first: Any) -> dict[str, Any]:
     """The stage `benchmark`, mapped over the models and benchmarks that a DAG runs; without any it is skipped."""
-    found = benchmarks(dag)
+    found = benchmarks(RUN, dag)
     first >> found
     shown = {"map_index_template": "{{ task.partition }}", "trigger_rule": TriggerRule.NONE_FAILED}
     return {
@@ -77,7 +77,7 @@ def benchmark(dag: str, first: Any) -> dict[str, Any]:
 
 
 @task
-def benchmarks(dag: str, recipe: str = RUN) -> list[str]:
+def benchmarks(recipe: str, dag: str) -> list[str]:
     """The models and benchmarks, such as `sft.mmlu`, over which a DAG maps the stage `benchmark`."""
     with reported():
         found = open_run(recipe).mapped("benchmark", dag)

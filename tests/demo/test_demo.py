@@ -144,8 +144,8 @@ def test_lineage_leads_from_the_crawl_file_to_the_exported_model(first, crawl):
         check=True,
         cwd=ROOT,
     )
-    # The demo names no curated source, none would come from a crawl file; it aligns by PPO, and compares no variants.
-    not_crawled = ["curate", "dpo", "grpo", "probe", "ablate"]
+    # The demo names no curated source, none would come from a crawl file; it aligns by PPO, asks no benchmarks, and compares no variants.
+    not_crawled = ["curate", "dpo", "grpo", "benchmark", "probe", "ablate"]
     assert [name for name in STAGES if f"made {name} " not in traced.stdout] == not_crawled
 
 

@@ -59,8 +59,14 @@ def test_ranked_trees_are_pairs(tmp_path: Path) -> None:
     def reply(text: str, rank: int) -> dict[str, object]:
         return {"text": text, "role": "assistant", "rank": rank, "replies": []}
 
-    tree = {"message_tree_id": "a", "prompt": {"text": "Hi?", "role": "prompter", "replies": [reply("ok", 1), reply("good", 0)]}}
+    tree = {
+        "message_tree_id": "a",
+        "prompt": {"text": "Hi?", "role": "prompter", "replies": [reply("ok", 1), reply("good", 0)]},
+    }
     (tmp_path / "pref" / "oasst").mkdir(parents=True)
-    (tmp_path / "pref" / "oasst" / "en_100_tree.jsonl").write_text(f"{json.dumps(tree)}\n" + json.dumps({"message_tree_id": "b", "prompt": {"text": "x", "role": "prompter", "replies": []}}))
+    (tmp_path / "pref" / "oasst" / "en_100_tree.jsonl").write_text(
+        f"{json.dumps(tree)}\n"
+        + json.dumps({"message_tree_id": "b", "prompt": {"text": "x", "role": "prompter", "replies": []}})
+    )
     (pair,) = judged.read_oasst(tmp_path)
     assert (pair.prompt, pair.chosen, pair.rejected) == ((Turn("user", "Hi?"),), "good", "ok")

@@ -44,9 +44,7 @@ def test_the_report_has_its_pictures_beside_it(run: Run, tmp_path: Path, capsys:
 def test_what_was_asked_is_known_before_the_report(run: Run) -> None:
     answer(run, "aligned", "mbpp", [], left_out="the gate is closed")
     found = {(one.model, one.benchmark): one.problem for one in benchmarks.parts(run)}
-    assert [*found] == [
-        (model, name) for model in ("pretrain", "sft", "aligned") for name in ("gsm8k", "mbpp")
-    ]
+    assert [*found] == [(model, name) for model in ("pretrain", "sft", "aligned") for name in ("gsm8k", "mbpp")]
     assert found["aligned", "mbpp"] == "the gate is closed"
     assert found["sft", "gsm8k"] == "not done yet"
     run.store.write_bytes(f"{run.task('benchmark', 'sft.gsm8k').prefix}/manifest.json", b"{")

@@ -60,9 +60,7 @@ def card(**more: Any) -> Card:
         pretrain.model_copy(update={"metrics": {**needed(results.Pretrain), **PRETRAINED.model_dump(include={"tokens", "sources"})}}),
     ]  # fmt: skip
     source = manifest("ppo", result=results.Export(stage="x", parameters=1, dtype="fp32"))
-    return replace(
-        Card("demo", "uri", "f" * 40, ["CC-1"], source, made, None, "", 2048), **{"report": report()} | more
-    )
+    return replace(Card("demo", "uri", "f" * 40, ["CC-1"], source, made, None, "", 2048), **{"report": report()} | more)
 
 
 def needed(kind: type[results.Result]) -> dict[str, Any]:

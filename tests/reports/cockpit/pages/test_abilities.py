@@ -34,8 +34,9 @@ def text_of(answer: Any) -> str:
 def test_the_table_has_every_score_and_what_was_lost(visit: Any, run: Run) -> None:
     complete(run)
     page = text_of(visit.get("/abilities/runs/one"))
-    assert "code 100.0 (96.3 to 100.0) 100.0 (96.3 to 100.0) 70.0 (" in page
-    assert "aligned sft code 100.0\xa0% 70.0\xa0% -30.0 (" in page.replace("100.0 %", "100.0\xa0%") or "-30.0 (" in page
+
+    assert "code 100.0 (86.7 to 100.0) 100.0 (86.7 to 100.0) 70.0 (50.9 to 84.0) 100" in page
+    assert "aligned sft code 100.0 % 70.0 % -30.0 (-48.0 to -12.0) 100 0.016 worse" in " ".join(page.split())
     assert "The aligned model is kept back: code 70.0 % after 100.0 %" in page
     assert "Alignment tax, sft to aligned: code 70.0 % after 100.0 %" in page
     assert "mbpp not searched for" in page
@@ -106,9 +107,7 @@ def test_what_a_model_lost_is_shown_beside_the_other(visit: Any, run: Run) -> No
         ({"more": "1"}, 422, "not allowed"),
     ],
 )
-def test_what_cannot_be_shown_is_refused(
-    visit: Any, run: Run, query: dict[str, str], status: int, said: str
-) -> None:
+def test_what_cannot_be_shown_is_refused(visit: Any, run: Run, query: dict[str, str], status: int, said: str) -> None:
     complete(run)
     assert said in text_of_error(visit.get("/abilities/runs/one/mbpp", **query), status)
 
