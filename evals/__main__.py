@@ -17,7 +17,7 @@ from evals.endpoint import KEY, Endpoint
 from evals.grading import Report, Score, grade, report
 from evals.judge import CRITERIA, judge_pairs
 from evals.records import read_outputs, read_records, write_records
-from evals.tasks import bbh
+from evals.tasks import bbh, toxicity
 from evals.tasks.prompts import Prompt, prompt, shots_for
 from evals.tasks.published import read_items, read_names, with_names
 from evals.tasks.table import TASKS, task_named
@@ -80,6 +80,7 @@ def _add_asking(one: argparse.ArgumentParser) -> None:
     one.add_argument("--style", help="one of the task's ways to ask; default: the usual one")
     one.add_argument("--dialogue", action="store_true", help="ask as turns of a dialogue instead of one text")
     one.add_argument("--names", type=Path, help="mapping.json of the subjects' names in prompts")
+    one.add_argument("--words", type=Path, help="of realtoxicityprompts: a word or phrase a line, or a folder of such")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,6 +108,8 @@ def _asking(given: argparse.Namespace) -> Asking:
         pool = bbh.read_shots(given.shots) if task is bbh.BBH else read_items(task, given.shots, given.shots_split)
     if given.names:
         items = with_names(items, read_names(given.names))
+    if task.needs_words:
+        items = toxicity.with_words(items, given.words)
     return Asking(task, items, pool, task.shots if given.k is None else given.k, given.style, given.dialogue)
 
 
@@ -148,6 +151,8 @@ def told(made: Report) -> list[str]:
         lines.append(f"  majority of {made.outputs // made.score.n} outputs: {shown(made.majority)}")
     if made.best:
         lines.append(f"  best of {made.outputs // made.score.n} outputs by reward: {shown(made.best)}")
+    if made.bits_per_byte:
+        lines.append(f"  bits per byte: {shown(made.bits_per_byte)}")
     lines.append(f"  extraction rate {made.extraction_rate:.1%} of {made.outputs:,} outputs")
     return lines
 

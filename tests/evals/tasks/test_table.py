@@ -11,7 +11,7 @@ def test_all_benchmarks_are_there_and_each_has_an_ability() -> None:
     assert set(TASKS) == {
         "mmlu", "ceval", "cmmlu", "gsm8k", "bbh", "math", "humaneval", "mbpp", "hellaswag", "arc", "boolq", "piqa", "siqa",
         "winogrande", "openbookqa", "race", "naturalquestions", "triviaqa", "tydiqa", "mgsm", "ifeval", "truthfulqa",
-        "retrieval", "translation", "summary",
+        "retrieval", "translation", "summary", "realtoxicityprompts", "perplexity",
     }  # fmt: skip
     assert {one.ability for one in TASKS.values()} <= set(ABILITIES)
     assert all(isinstance(one.style(), Style) for one in TASKS.values())
