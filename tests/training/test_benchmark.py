@@ -163,7 +163,7 @@ def test_a_step_of_pretraining_answers_as_it_did_then(align: Callable[..., Job],
     assert answers["pretrain-60"] == answers["pretrain"], "its last step"
     assert answers["pretrain-20"] != answers["pretrain"]
     job = align("benchmark", *given, partition="pretrain-33.mmlu")
-    with pytest.raises(NotReadyError, match="there is no checkpoint of this step; pretrain.engine.keep_every says"):
+    with pytest.raises(NotReadyError, match=r"there is no checkpoint of this step; pretrain\.engine\.keep_every says"):
         benchmark.run(job)
 
 
