@@ -1,5 +1,6 @@
 """Export the final model for `transformers`: weights, configuration, tokenizer with chat template, and model card."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,13 +62,11 @@ def chosen(job: Job) -> tuple[Manifest, str]:
     return job.manifest("sft" if said else aligned), said
 
 
-def abilities(job: Job) -> Report | None:
-    """What the models of the run can do; None if no benchmark was asked."""
-    manifest = job.manifest("abilities")
-    files = [one for one in manifest.of(Kind.REPORT) if one.path.endswith(".json")]
-    if not files:
-        return None
-    return parsed(job.scratch.download(files[0]).read_bytes(), job.store.full(manifest.path))
+def abilities(job: Job, made: Sequence[Manifest]) -> Report | None:
+    """What the models of the run can do; None if no benchmark was asked. made: the manifests of all ancestors."""
+    reports = [file for one in made if one.stage == "abilities" for file in one.of(Kind.REPORT)]
+    file = next((one for one in reports if one.path.endswith(".json")), None)
+    return None if file is None else parsed(job.scratch.download(file).read_bytes(), job.store.full(file.path))
 
 
 def run(job: Job) -> None:
@@ -90,8 +89,8 @@ def run(job: Job) -> None:
     write_tokenizer(chat, folder, longest)
     made = [one for one in (find(job.store, task) for task in ancestors(job.task)) if one is not None]
     told = Card(
-        job.setting("name"), job.run_uri, job.task.fingerprint, job.snapshots, source, made, abilities(job), kept_back,
-        longest,
+        job.setting("name"), job.run_uri, job.task.fingerprint, job.snapshots, source, made, abilities(job, made),
+        kept_back, longest,
     )  # fmt: skip
     (folder / "README.md").write_text(text_of(told))
     (folder / "sources.txt").write_text("".join(f"{printable(uri)}\n" for one in made for uri in one.sources))

@@ -388,5 +388,5 @@ def test_what_was_found_of_each_item_is_known_by_the_content_of_its_files(
             "a.jsonl:7": Searched("too short", False),
         }
     }
-    _, dropped = search([documents], given, "two")
-    assert next(iter(searched(run.store, dropped).values()))["a.jsonl:1"] == Searched("leaked", False)
+    other, dropped = search([documents], given, "two")
+    assert next(iter(searched(other.store, dropped).values()))["a.jsonl:1"] == Searched("leaked", False)
