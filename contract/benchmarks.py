@@ -38,12 +38,13 @@ def too_few_extracted(name: str, share: float) -> str:
 class Known:
     """A kind of benchmark: the ability that it measures, and the ways to ask it, the usual one first.
 
-    needs_words: it is graded by a word list.
+    needs_words: it is graded by a word list. runs_code: programs that a model wrote, in a sandbox.
     """
 
     ability: Ability
     styles: tuple[str, ...]
     needs_words: bool = False
+    runs_code: bool = False
 
 
 KNOWN: Mapping[str, Known] = {
@@ -54,10 +55,10 @@ KNOWN: Mapping[str, Known] = {
     "cmmlu": Known("knowledge zh", ("letter", "cloze")),
     "gsm8k": Known("maths", ("steps",)),
     "hellaswag": Known("reasoning", ("cloze", "letter")),
-    "humaneval": Known("code", ("complete",)),
+    "humaneval": Known("code", ("complete",), runs_code=True),
     "ifeval": Known("dialogue", ("plain",)),
     "math": Known("maths", ("steps",)),
-    "mbpp": Known("code", ("describe",)),
+    "mbpp": Known("code", ("describe",), runs_code=True),
     "mgsm": Known("maths", ("steps",)),
     "mmlu": Known("knowledge en", ("letter", "cloze")),
     "naturalquestions": Known("knowledge en", ("question",)),

@@ -20,7 +20,10 @@ def test_all_benchmarks_are_there_and_each_has_an_ability() -> None:
 
 
 def test_a_recipe_is_checked_against_the_same_tasks() -> None:
-    known = {name: Known(one.ability, tuple(one.styles), one.needs_words) for name, one in TASKS.items()}
+    known = {
+        name: Known(one.ability, tuple(one.styles), one.needs_words, one.program is not None)
+        for name, one in TASKS.items()
+    }
     assert known == KNOWN
 
 
