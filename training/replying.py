@@ -87,12 +87,20 @@ def replies(
 
 
 def in_families(queue: Sequence[Reply]) -> list[Reply]:
-    """Answers in an order in which those that share a beginning follow each other, the longest first."""
+    """Answers in an order in which those that share a beginning follow each other, the longest first.
+
+    Answers to one prompt follow each other, and count once: their prompt is read once in any case.
+    """
+    of_prompt: dict[tuple[int, ...], list[Reply]] = {}
+    for one in queue:
+        of_prompt.setdefault(tuple(one.prompt), []).append(one)
+    prompts = [*of_prompt]
     made = []
-    for number, family in enumerate(families([one.prompt[:-1] for one in queue], LEAST_SHARED)):
-        for row in sorted(family.rows, key=lambda row: (-len(queue[row].prompt), row)):
-            queue[row].family, queue[row].shared = number, family.shared
-            made.append(queue[row])
+    for number, family in enumerate(families([ids[:-1] for ids in prompts], LEAST_SHARED)):
+        for row in sorted(family.rows, key=lambda row: (-len(prompts[row]), row)):
+            for one in of_prompt[prompts[row]]:
+                one.family, one.shared = number, family.shared
+                made.append(one)
     return made
 
 
@@ -229,7 +237,13 @@ class Pool:
         return Part(memory, attention[:, first:], self.logits[rows])
 
     def _prompted(self, some: Sequence[Reply]) -> "Part":
-        """Read the prompts of new rows, behind what they share."""
+        """Read the prompts of new rows, each once, behind what they share."""
+        distinct = {tuple(one.prompt): one for one in some}
+        if len(distinct) < len(some) and self._reader.shares:
+            part, number = self._prompted([*distinct.values()]), dict(zip(distinct, range(len(distinct)), strict=True))
+            rows = torch.tensor([number[tuple(one.prompt)] for one in some], device=self._reader.device)
+            memory = [(keys[rows], values[rows]) for keys, values in part.memory]
+            return Part(memory, part.attention[rows], part.logits[rows])
         reader = self._reader
         begins = {one.family: one.prompt[: one.shared] for one in some if one.shared}
         self._memories = {family: self._memories.get(family) or reader.memory(ids) for family, ids in begins.items()}

@@ -24,6 +24,8 @@ from evals.tasks.task import Item, Task, cut_stop
 GOLDEN = Path(__file__).parents[2] / "tests/training/harness_golden.json"
 MAX_TOKENS = 24
 END, PAD = "<|endoftext|>", "<|pad|>"
+DESCRIPTION = "Evaluate the result of a random Boolean expression."
+"""What the harness's file of that task of BIG-Bench Hard opens with."""
 Row = dict[str, Any]
 
 
@@ -66,7 +68,10 @@ class Case:
         if self.task.name != "bbh":
             return items
         own = [replace(one, subject=self.name) for one in items]
-        return [replace(one, fields={"chain": one.answers[0]}) for one in own] if kind == "shots" else own
+        return [
+            replace(one, fields={"chain": one.answers[0], "description": DESCRIPTION}) if kind == "shots" else one
+            for one in own
+        ]
 
 
 def questions(count: int = 6) -> list[tuple[str, list[str], int]]:
@@ -150,11 +155,11 @@ def commonsense(rows: list[tuple[str, list[str], int]]) -> dict[str, list[Row]]:
 
 
 def sums(count: int) -> list[Row]:
-    return [
-        {"question": f"A mill grinds {at + 2} sacks a day. How many in {at + 3} days?",
-         "answer": f"It grinds {at + 2} times {at + 3} sacks.\n#### {(at + 2) * (at + 3)}"}
-        for at in range(count)
-    ]  # fmt: skip
+    made = []
+    for sacks, days in ((at + 41, at + 87) for at in range(count)):  # so that no random number is right
+        answer = f"It grinds {sacks} times {days} sacks.\n#### {sacks * days}"
+        made.append({"question": f"A mill grinds {sacks} sacks a day. How many in {days} days?", "answer": answer})
+    return made
 
 
 def riddles(count: int) -> list[Row]:
@@ -165,10 +170,11 @@ def riddles(count: int) -> list[Row]:
 
 
 def truths(count: int) -> list[Row]:
-    return [
-        {"input": f"not ( {at % 2 == 0} ) and True is", "target": f"We see {at % 2 == 0}. So the answer is {at % 2 == 1}."}
-        for at in range(count)
-    ]  # fmt: skip
+    made = []
+    for at in range(count):
+        said = f"We see {at % 2 == 0} and {at} nots. So the answer is {at % 2 == 1}."
+        made.append({"input": f"{'not ' * at}( {at % 2 == 0} ) and True is", "target": said})
+    return made
 
 
 def cases() -> list[Case]:

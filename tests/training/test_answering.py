@@ -1,7 +1,7 @@
 """Prompts of benchmarks to outputs: cut, shared by processes, graded."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,15 @@ from training.engine.ranks import Ranks, StopFlag
 from training.models.scalar import RewardModel
 
 STOP = ("\n",)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """The models are so small that a second thread only waits."""
+    usual = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(usual)
 
 
 @pytest.fixture(scope="module")

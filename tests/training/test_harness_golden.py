@@ -5,6 +5,7 @@ here as well. `make bench-evaluate` does the same on real sets with a larger one
 """
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,15 @@ from training.answering import Asked, answer
 from training.chat.wording import of_folder
 
 SAID: dict[str, Any] = json.loads(GOLDEN.read_text())
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """The models are so small that a second thread only waits."""
+    usual = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(usual)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +51,6 @@ def test_prompts_numbers_and_verdicts_are_the_harness_s(case: Case, folder: Path
     assert len(items) == len(said) > 2
     for prompt, one in zip(prompts, said, strict=True):
         assert ([list(pair) for pair in prompt.pairs] or [[prompt.text]]) == one["prompts"]
-    torch.set_num_threads(1)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     found = answer(model, of_folder(folder), prompts, Asked(max_tokens=MAX_TOKENS))
     for prompt, (output,), one in zip(prompts, found, said, strict=True):

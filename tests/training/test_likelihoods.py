@@ -1,6 +1,7 @@
 """Log-likelihoods against a plain pass of each text alone, and the harness's rules for tokens."""
 
 import random
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -35,6 +36,15 @@ WORDING = Wording(
     frozenset({FIRST}),
     FIRST,
 )
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """The models are so small that a second thread only waits."""
+    usual = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(usual)
 
 
 @pytest.fixture(scope="module", params=["shares", "window"])
