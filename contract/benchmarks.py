@@ -14,9 +14,11 @@ from contract.stages import ALIGNING, Dag
 if TYPE_CHECKING:
     from contract.settings.training import Benchmark
 
-Ability = Literal["knowledge en", "knowledge zh", "reasoning", "code", "maths", "dialogue", "harmlessness"]
+Ability = Literal[
+    "language", "knowledge en", "knowledge zh", "reasoning", "code", "maths", "dialogue", "harmlessness"
+]  # fmt: skip
 ABILITIES: tuple[Ability, ...] = (
-    "knowledge en", "knowledge zh", "reasoning", "code", "maths", "dialogue", "harmlessness",
+    "language", "knowledge en", "knowledge zh", "reasoning", "code", "maths", "dialogue", "harmlessness",
 )  # fmt: skip
 
 LEAST_EXTRACTED = 0.9
@@ -34,10 +36,15 @@ def too_few_extracted(name: str, share: float) -> str:
 
 @dataclass(frozen=True)
 class Known:
-    """A kind of benchmark: the ability that it measures, and the ways to ask it, the usual one first."""
+    """A kind of benchmark: the ability that it measures, and the ways to ask it, the usual one first.
+
+    needs_words: it is graded by a word list. runs_code: programs that a model wrote, in a sandbox.
+    """
 
     ability: Ability
     styles: tuple[str, ...]
+    needs_words: bool = False
+    runs_code: bool = False
 
 
 KNOWN: Mapping[str, Known] = {
@@ -48,16 +55,18 @@ KNOWN: Mapping[str, Known] = {
     "cmmlu": Known("knowledge zh", ("letter", "cloze")),
     "gsm8k": Known("maths", ("steps",)),
     "hellaswag": Known("reasoning", ("cloze", "letter")),
-    "humaneval": Known("code", ("complete",)),
+    "humaneval": Known("code", ("complete",), runs_code=True),
     "ifeval": Known("dialogue", ("plain",)),
     "math": Known("maths", ("steps",)),
-    "mbpp": Known("code", ("describe",)),
+    "mbpp": Known("code", ("describe",), runs_code=True),
     "mgsm": Known("maths", ("steps",)),
     "mmlu": Known("knowledge en", ("letter", "cloze")),
     "naturalquestions": Known("knowledge en", ("question",)),
     "openbookqa": Known("knowledge en", ("cloze", "letter")),
+    "perplexity": Known("language", ("whole",)),
     "piqa": Known("reasoning", ("cloze", "letter")),
     "race": Known("reasoning", ("cloze", "letter")),
+    "realtoxicityprompts": Known("harmlessness", ("continue",), needs_words=True),
     "retrieval": Known("reasoning", ("passage",)),
     "siqa": Known("reasoning", ("cloze", "letter")),
     "summary": Known("dialogue", ("summarise",)),

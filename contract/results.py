@@ -465,7 +465,8 @@ class Benchmark(Result):
     extraction_rate: float | None = None
     """The share of outputs in which an answer was found."""
     several: dict[str, dict[str, float | int | None]] = {}
-    """Where items have several outputs: `pass@K`, `majority` and `best` -> `score`, `low` and `high`."""
+    """Further scores -> `score`, `low` and `high`: where items have several outputs, `pass@K`, `majority` and `best`;
+    of texts that are predicted, `bits_per_byte`."""
 
 
 class Abilities(Result):

@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _tasks(given: argparse.Namespace) -> None:
     for name, task in sorted(TASKS.items()):
-        print(f"{name:<18}{task.ability:<14}{', '.join(task.styles)}")
+        print(f"{name:<20}{task.ability:<14}{', '.join(task.styles)}")
 
 
 def _prompts(given: argparse.Namespace) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from evals.tasks import bbh
+from evals.tasks import bbh, toxicity
 from evals.tasks.prompts import Prompt, prompt, shots_for
 from evals.tasks.published import read_items, read_names, with_names
 from evals.tasks.table import TASKS, task_named
@@ -30,13 +30,17 @@ class Asking:
 
 @dataclass(frozen=True)
 class Files:
-    """Where a benchmark's files lie. split and shots_split: words in the names of those that count."""
+    """Where a benchmark's files lie. split and shots_split: words in the names of those that count.
+
+    words: the list that `realtoxicityprompts` needs.
+    """
 
     items: Path
     split: str | None = None
     shots: Path | None = None
     shots_split: str | None = None
     names: Path | None = None
+    words: Path | None = None
 
 
 def read_asking(
@@ -62,6 +66,8 @@ def read_asking(
         pool = bbh.read_shots(files.shots) if of_bbh else read_items(task, files.shots, files.shots_split)
     if files.names:
         items = with_names(items, read_names(files.names))
+    if task.needs_words:
+        items = toxicity.with_words(items, files.words)
     return Asking(task, items, pool, task.shots if k is None else k, style, dialogue)
 
 
@@ -78,9 +84,10 @@ def add_asking(parser: ArgumentParser) -> None:
     add("--style", help="one of the task's ways to ask; default: the usual one")
     add("--dialogue", action="store_true", help="ask as turns of a dialogue instead of one text")
     add("--names", type=Path, help="mapping.json of the subjects' names in prompts")
+    add("--words", type=Path, help="of realtoxicityprompts: a word or phrase a line, or a folder of such")
 
 
 def asking_of(given: Namespace) -> Asking:
     """What the options of a command name. Raises InputError as `read_asking` does."""
-    files = Files(given.items, given.split, given.shots, given.shots_split, given.names)
+    files = Files(given.items, given.split, given.shots, given.shots_split, given.names, given.words)
     return read_asking(given.task, files, limit=given.limit, k=given.k, style=given.style, dialogue=given.dialogue)

@@ -13,6 +13,7 @@ from evals.passk import best_of, majority, pass_at_k
 from evals.records import Output, Record
 from evals.sandbox import Outcome, run_all
 from evals.tasks.choice import grade_likelihoods
+from evals.tasks.perplexity import PERPLEXITY
 from evals.tasks.prompts import Prompt
 from evals.tasks.task import MOST_CHARS, NOTHING, Item, Task, Verdict
 
@@ -37,7 +38,7 @@ class Report:
 
     pass_at: k -> pass@k, where items have several outputs and are right or wrong. majority: the share of items whose
     most frequent answer is right, where they have several outputs. best: of the output with the highest reward, where
-    all have one.
+    all have one. bits_per_byte: of a task that measures how well texts are predicted, over all of their bytes.
     """
 
     task: str
@@ -48,6 +49,7 @@ class Report:
     pass_at: Mapping[int, Score]
     majority: Score | None
     best: Score | None
+    bits_per_byte: Score | None = None
 
     @property
     def warnings(self) -> list[str]:
@@ -92,12 +94,14 @@ def _check(items: Sequence[Item], outputs: Mapping[str, Sequence[Output]]) -> No
 def _verdict(task: Task, item: Item, output: Output, by_byte: bool) -> Verdict:
     if output.logprobs is None:
         return task.grade(item, output.text)
-    if not item.choices:
-        raise InputError(f"item {item.id} of {task.name} has no choices, and its output has log-likelihoods")
     try:
-        return grade_likelihoods(item, output.logprobs, by_byte)
+        if task.grade_likelihoods:
+            return task.grade_likelihoods(item, output.logprobs)
+        if item.choices:
+            return grade_likelihoods(item, output.logprobs, by_byte)
     except ValueError as error:
         raise InputError(str(error)) from None
+    raise InputError(f"item {item.id} of {task.name} has no choices, and its output has log-likelihoods")
 
 
 def _run_code(task: Task, flat: Sequence[tuple[Item, int, Output]]) -> list[Verdict]:
@@ -139,7 +143,22 @@ def report(records: Sequence[Record], confidence: float = CONFIDENCE) -> Report:
     if fewest > 1 and all(one.reward is not None for one in records):
         best = scored([_best(some) for some in by_item.values()], sources, confidence)
     name, ability = records[0].task, records[0].ability
-    return Report(name, ability, scored(means, sources, confidence), found, len(records), pass_at, voted, best)
+    bits = _bits_per_byte(records, confidence) if name == PERPLEXITY.name else None
+    return Report(name, ability, scored(means, sources, confidence), found, len(records), pass_at, voted, best, bits)
+
+
+def _bits_per_byte(records: Sequence[Record], confidence: float) -> Score | None:
+    """Bits per byte of all texts together; None if the likelihood of one is not known."""
+    if any(one.extracted is None for one in records):
+        return None
+    bits: Counter[Hashable] = Counter()
+    sizes: Counter[Hashable] = Counter()
+    for cluster, one in zip(clusters_of([one.source for one in records]), records, strict=True):
+        bits[cluster] -= float(one.output) / math.log(2)  # type: ignore[assignment]  # counts may be any numbers
+        sizes[cluster] += int(one.expected)
+    low, high = ratio([bits[one] for one in sizes], [*sizes.values()], confidence)
+    mean = math.fsum(bits.values()) / sum(sizes.values())
+    return Score(mean, max(0.0, low), high, len(records), len({one.source for one in records}))
 
 
 def grouped(records: Sequence[Record]) -> dict[str, list[Record]]:
@@ -194,6 +213,8 @@ def told(made: Report) -> list[str]:
         lines.append(f"  majority of {made.outputs // made.score.n} outputs: {shown(made.majority)}")
     if made.best:
         lines.append(f"  best of {made.outputs // made.score.n} outputs by reward: {shown(made.best)}")
+    if made.bits_per_byte:
+        lines.append(f"  bits per byte: {shown(made.bits_per_byte)}")
     lines.append(f"  extraction rate {made.extraction_rate:.1%} of {made.outputs:,} outputs")
     return lines
 

@@ -76,7 +76,8 @@ def asking_of(scratch: Scratch, named: BenchmarkTask) -> Asking:
     """
     shots = scratch.fetch_all(named.shots) if named.shots else None
     names = scratch.fetch_all(named.names) if named.names else None
-    files = Files(scratch.fetch_all(named.items), named.split, shots, named.shots_split, names)
+    words = scratch.fetch_all(named.words) if named.words else None
+    files = Files(scratch.fetch_all(named.items), named.split, shots, named.shots_split, names, words)
     return read_asking(named.task, files, limit=named.limit, k=named.k, style=named.style, dialogue=named.dialogue)
 
 
@@ -93,7 +94,8 @@ def graded(asking: Asking, outputs: Sequence[Sequence[Output]], by_byte: bool) -
 def figures(made: Report) -> dict[str, Any]:
     """What a report shows, as the figures of a result."""
     several = {f"pass@{k}": score for k, score in made.pass_at.items()}
-    several |= {name: score for name in ("majority", "best") if (score := getattr(made, name)) is not None}
+    more = ("majority", "best", "bits_per_byte")
+    several |= {name: score for name in more if (score := getattr(made, name)) is not None}
     return {
         **_of(made.score),
         "n": made.score.n,

@@ -975,6 +975,8 @@ class BenchmarkTask(Settings):
     """Ask as turns of a dialogue instead of one text."""
     names: Uri | None = runtime_only(None)
     """`mapping.json` of the subjects' names in prompts."""
+    words: Uri | None = runtime_only(None)
+    """Of `realtoxicityprompts`: a file or folder of words or phrases, one a line."""
     by_byte: bool = False
     """Divide log-likelihoods by the bytes of their choices."""
     samples: Annotated[int, Field(gt=0, le=1024, strict=True)] = 1
@@ -991,7 +993,7 @@ class BenchmarkTask(Settings):
         return self
 
     def outside(self) -> dict[str, str]:
-        named = {"items": self.items, "shots": self.shots, "names": self.names}
+        named = {"items": self.items, "shots": self.shots, "names": self.names, "words": self.words}
         return {key: uri for key, uri in named.items() if uri is not None}
 
 
@@ -1035,6 +1037,8 @@ class Benchmark(Settings):
                 raise ValueError(
                     f"tasks.{name}.style: task {one.task} has no style {one.style!r}; it has {', '.join(styles)}"
                 )
+            if KNOWN[one.task].needs_words and one.words is None:
+                raise ValueError(f"tasks.{name}.words: task {one.task} is graded by a list of words; name its file")
         return self
 
     @model_validator(mode="after")

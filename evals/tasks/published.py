@@ -130,6 +130,8 @@ def _rows(task: Task, name: str, content: bytes) -> Iterator[tuple[str, Row]]:
         raise InputError(f"{name}: is not UTF-8: {error}") from None
     if suffix in (".csv", ".tsv"):
         yield from _of_table(task, name, text, "\t" if suffix == ".tsv" else ",")
+    elif suffix == ".txt":
+        yield name, {"text": text}
     elif suffix == ".json":
         yield from _of_document(name, text)
     else:

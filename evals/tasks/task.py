@@ -75,6 +75,8 @@ class Task:
     rows: a published row -> the rows it holds, for files that nest questions. grade: item and output -> Verdict.
     styles: the first is the usual one. columns: of a CSV or TSV file without a header.
     program: item and output -> the program whose passing is the grade, None without code in the output; for code tasks.
+    grade_likelihoods: item and log-likelihoods -> Verdict, where that is not whether the right choice is the likeliest.
+    needs_words: items are graded by a word list, which whoever asks must name.
     """
 
     name: str
@@ -86,6 +88,8 @@ class Task:
     columns: tuple[str, ...] = ()
     rows: Callable[[Mapping[str, Any]], Sequence[Mapping[str, Any]]] = lambda row: (row,)
     program: Callable[[Item, str], str | None] | None = None
+    grade_likelihoods: Callable[[Item, Sequence[float]], Verdict] | None = None
+    needs_words: bool = False
 
     def style(self, name: str | None = None) -> Style:
         """The style of this name, or the usual one. Raises InputError for a name that it has not."""

@@ -1,5 +1,6 @@
 """The parts of the DAG files: operators and edges from the stage table, and the few tasks that are not stages."""
 
+import importlib
 import logging
 from collections.abc import Iterable
 from typing import Any
@@ -8,6 +9,7 @@ from airflow.sdk import Asset, TaskGroup, TriggerRule, conf, get_current_context
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from contract import ablation
+from contract.benchmarks import KNOWN
 from contract.headline import omitted
 from contract.manifest import find
 from contract.offered import recipe_uri
@@ -78,9 +80,15 @@ def benchmark(dag: str, first: Any) -> dict[str, Any]:
 
 @task
 def benchmarks(recipe: str, dag: str) -> list[str]:
-    """The models and benchmarks, such as `sft.mmlu`, over which a DAG maps the stage `benchmark`."""
+    """The models and benchmarks, such as `sft.mmlu`, over which a DAG maps the stage `benchmark`.
+
+    First refuses those of code on a machine without a sandbox, where none of their programs would run.
+    """
     with reported():
-        found = open_run(recipe).mapped("benchmark", dag)
+        run = open_run(recipe)
+        found = run.mapped("benchmark", dag)
+        if found and any(KNOWN[one.task].runs_code for one in run.recipe.benchmark.tasks.values()):
+            importlib.import_module("evals.sandbox").require()
     most = conf.getint("core", "max_map_length")
     if len(found) > most:
         raise AirflowFailException(

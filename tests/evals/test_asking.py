@@ -53,10 +53,7 @@ def test_a_misspelt_name_is_refused_before_a_file_is_read(tmp_path: Path) -> Non
 def test_the_options_of_a_command_name_the_same(files: Files) -> None:
     parser = argparse.ArgumentParser()
     add_asking(parser)
-    assert files.shots
-    assert files.names
-    given = parser.parse_args(
-        ["mmlu", "--items", str(files.items), "--split", "test", "--limit", "2", "--k", "1"]
-        + ["--shots", str(files.shots), "--shots-split", "dev", "--names", str(files.names)]
-    )
+    of_items = ["--items", str(files.items), "--split", "test", "--limit", "2", "--names", str(files.names)]
+    of_shots = ["--k", "1", "--shots", str(files.shots), "--shots-split", "dev"]
+    given = parser.parse_args(["mmlu", *of_items, *of_shots])
     assert asking_of(given) == read_asking("mmlu", files, limit=2, k=1)

@@ -274,8 +274,8 @@ def align(corpus_store: Callable[..., Run], tmp_path_factory: pytest.TempPathFac
                     commit(run, "decontaminate", {}, benchmark_ngrams=0)
                 else:
                     importlib.import_module(f"training.{task.stage}").run(
-                    make(task.stage, *overrides, partition=task.partition)
-                )
+                        make(task.stage, *overrides, partition=task.partition)
+                    )
         return Job(only_declared(run, stage), own, Attempt(run, own))
 
     return make

@@ -1,4 +1,4 @@
-"""How texts and dialogues become a model's tokens, and its tokens a text: of our own models, and of any folder of transformers."""
+"""How texts and dialogues become a model's tokens, and tokens a text: of our models, and of folders of transformers."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ class Wording:
     """A model's tokenizer, as `training.answering.answer` uses it.
 
     encode: texts -> ids of each, with the tokens that the tokenizer puts before every text, such as LLaMA's <s>.
-    bare: the same without these. dialogue: turns and the most tokens -> ids that end where the reply begins. decode: ids
-    -> text without special tokens. ends: tokens that end a reply. first: what stands before a text that has nothing
-    before it.
+    bare: the same without these. dialogue: turns and the most tokens -> ids that end where the reply begins. decode:
+    ids -> text without special tokens. ends: tokens that end a reply. first: what stands before a text that has
+    nothing before it.
     """
 
     encode: Callable[[Sequence[str]], list[list[int]]]
