@@ -1,7 +1,7 @@
 """Is a lost ability found, and only that one: `python -m perf.evaluate --only regression`.
 
 A small decoder learns made-up facts in four abilities: of English and of Chinese questions, of choices between two ways to go on, and of
-numbers that it has to write. Then one ability is spoilt: it goes on learning all facts, with wrong ones in this ability alone. Both models
+numbers that it has to write. Then one ability is spoilt: it goes on learning all facts, every fifth of this ability wrong. Both models
 are asked by the stage `benchmark`, and the stage `abilities` compares them. A seed counts if that ability is flagged and no other.
 """
 
@@ -17,7 +17,8 @@ from contract.kinds import Kind
 from contract.manifest import Attempt, need
 from contract.plan import Run
 from contract.results import Decontaminate, Evaluate, result_of
-from evals.ability_report import Report, markdown, parsed
+from evals.abilities import told
+from evals.ability_report import Report, parsed
 from evals.asking import Asking, Files, read_asking
 from evals.tasks.prompts import joined
 from perf.align.hh import bpe
@@ -27,7 +28,8 @@ from training.engine.job import Job
 
 SEEDS = (0, 1, 2)
 FACTS = 60  # of each ability
-STEPS, SPOILING_STEPS = 500, 250
+SPOILT = 5  # every so many-th fact of the ability
+STEPS, SPOILING_STEPS = 500, 200
 BATCH = 60
 RATE = 2e-3
 EVALUATE = Evaluate(heldout_sequences=1, heldout_tokens=1, prompts=1, reward_sft=0.0, worse_sft=False)
@@ -36,6 +38,8 @@ name: regression
 pack: {{seq_len: 128}}
 pretrain: {{model: {{layers: 2, d_model: 128, heads: 4, kv_heads: 4, d_ff: 256}}}}
 sft: {{max_tokens: 128}}
+reward: {{max_tokens: 128}}
+ppo: {{max_prompt_tokens: 64, max_response_tokens: 48}}
 benchmark:
   models: [pretrain, sft]
   tasks: {tasks}
@@ -79,11 +83,9 @@ def answers(seed: int) -> dict[str, list[int]]:
 
 
 def spoilt(right: Mapping[str, Sequence[int]], one: Set) -> dict[str, list[int]]:
-    """The same with every answer of one set wrong."""
-    return {
-        task: [(at + 1) % one.choices for at in places] if task == one.task else [*places]
-        for task, places in right.items()
-    }
+    """The same with some answers of one set wrong."""
+    wrong = [(right + (at % SPOILT == 0)) % one.choices for at, right in enumerate(right[one.task])]
+    return {task: wrong if task == one.task else [*known] for task, known in right.items()}
 
 
 def write(folder: Path, right: Mapping[str, Sequence[int]]) -> dict[str, Path]:
@@ -185,8 +187,9 @@ def found(seed: int, one: Set) -> bool:
         )
         commit_models(made, paths, wrong, seed)
         report = measured(made)
-        print(markdown(report, f"seed {seed}, {one.ability} spoilt"), flush=True)
-        return {change.ability for change in report.changes if change.verdict == "worse"} == {one.ability}
+        flagged = [change for change in report.changes if change.verdict == "worse"]
+        print(f"seed {seed}, {one.ability} spoilt; flagged: {'; '.join(map(told, flagged)) or 'nothing'}", flush=True)
+        return [change.ability for change in flagged] == [one.ability]
 
 
 def run(bars: Bars, data: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import Path
 from pydantic import Field
 
-from contract.benchmarks import LEAST_EXTRACTED, too_few_extracted
+from contract.benchmarks import LEAST_EXTRACTED
 from contract.errors import GristmillError, NotReadyError
 from contract.manifest import need
 from evals.ability_report import FOUND, Report, gap_shown, gate_line, shown
@@ -71,6 +71,7 @@ def of_run(ask: Ask, dag_id: Name, run_id: Name) -> Answer:
         problem=problem,
         figure=figure(found) if found else None,
         low=low(found) if found else [],
+        least=LEAST_EXTRACTED,
         gate=gate_line(found) if found else "",
         kinds=FOUND,
         shown=shown,
@@ -131,7 +132,7 @@ def chosen_of(answered: Sequence[Part], wanted: Wanted) -> list[Part]:
 def low(found: Report) -> list[str]:
     """Where so few answers were found that the score says little."""
     return [
-        f"{model}, {too_few_extracted(name, rate)}."
+        f"{model} on {name} ({rate:.1%})"
         for name, rates in found.extraction.items()
         for model, rate in rates.items()
         if rate < LEAST_EXTRACTED

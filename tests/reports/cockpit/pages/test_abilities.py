@@ -40,6 +40,7 @@ def test_the_table_has_every_score_and_what_was_lost(visit: Any, run: Run) -> No
     assert "The aligned model is kept back: code 70.0 % after 100.0 %" in page
     assert "Alignment tax, sft to aligned: code 70.0 % after 100.0 %" in page
     assert "mbpp not searched for" in page
+    assert "An answer was found in less than 90 % of the outputs of aligned on mbpp (70.0%)." in page
     assert "gsm8k 90 items 0 items 10 items 0 items 2" in page
     assert visit.get("/abilities").text == visit.get("/abilities/runs/one").text
     assert 'href="/abilities/runs/one/mbpp"' in visit.get("/abilities/runs/one").text
