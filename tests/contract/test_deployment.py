@@ -167,6 +167,12 @@ KEYS = {
     "reward.start_from": "reward.start_from={}",
     "pretrain.distill.teacher": "pretrain.distill.teacher={}",
     "probe.tasks.quiz": "probe.tasks={{quiz: {}}}",
+    "benchmark.tasks.mmlu.items": "benchmark.tasks={{mmlu: {{items: {}}}}}",
+    "benchmark.tasks.mmlu.shots": "benchmark.tasks={{mmlu: {{items: s3://open/pages/x, shots: {}}}}}",
+    "benchmark.tasks.ceval.names": "benchmark.tasks={{ceval: {{items: s3://open/pages/x, names: {}}}}}",
+    "benchmark.tasks.mmlu.words": "benchmark.tasks={{mmlu: {{items: s3://open/pages/x, words: {}}}}}",
+    "benchmark.others.mine": "benchmark.others={{mine: {}}}",
+    "feedback.judge.principles": "feedback.judge={{model: m, principles: {}}}",
 }
 
 
