@@ -6,7 +6,7 @@ from pathlib import PurePosixPath
 
 from contract import ablation
 from contract.plan import Run, Task
-from contract.stages import ALIGNING, STAGES
+from contract.stages import ALIGNING, STAGES, WHOLE
 
 
 def tasks_of(run: Run) -> Iterable[tuple[Run, Task]]:
@@ -29,8 +29,10 @@ def command(run: Run, task: Task, python: str) -> str:
     """What does a task, as a shell takes it. `python` is the interpreter."""
     recipe = ["--recipe", run.uri]
     plane = STAGES[task.stage].plane
+    if plane == "spark" or task.partition != WHOLE:
+        recipe += ["--partition", task.partition]
     if plane == "spark":
-        words = [python, "-m", "pipelines", task.stage, *recipe, "--partition", task.partition]
+        words = [python, "-m", "pipelines", task.stage, *recipe]
     elif plane == "gpu" and (processes := run.recipe.at(f"{task.stage}.engine.processes")) > 1:
         launcher = str(PurePosixPath(python).with_name("deepspeed"))
         where = ["--hostfile", "/dev/null", "--num_accelerators", str(processes), "--module"]

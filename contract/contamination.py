@@ -1,14 +1,32 @@
 """Reports of decontamination by benchmark: which items leaked into the corpus, and which only share n-grams with it."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
 from pydantic import BaseModel, ConfigDict
 
 from contract.kinds import Kind
-from contract.manifest import find
+from contract.manifest import Manifest, find
 from contract.plan import Run
 from contract.printable import printable
+from contract.store import Store
+from contract.tables import read_batches
 
 STAGES = {"decontaminate": "the corpus"}
 COMMON = 3  # so many of the most common n-grams are shown per benchmark
+ROWS = 65536  # of findings in memory at a time
+Found = Literal["leaked", "overlapping", "clean", "too short"]
+"""What the search for an item found: a document that holds most of it, documents that only share words with it, or
+nothing. An item of few words is not searched for."""
+
+
+@dataclass(frozen=True)
+class Searched:
+    """What was found of one item. stays: whether a document into which it leaked is still in the corpus."""
+
+    found: Found
+    stays: bool
 
 
 class Benchmark(BaseModel):
@@ -68,3 +86,40 @@ def render(what: str, report: Report) -> list[str]:
         )
         lines += [f"    in {count:,} documents: {ngram}" for ngram, count in one.common[:COMMON] if count > 1]
     return list(map(printable, lines))
+
+
+KEY = "decontaminate.benchmarks."
+
+
+def searched(store: Store, manifest: Manifest) -> dict[str, dict[str, Searched]]:
+    """What `decontaminate` found of every item: digest of a benchmark's files -> where the item stands -> Searched.
+
+    The digest is that of the outside file in identities, so another stage knows what it reads by content, not by name.
+    """
+    digests = {key.removeprefix(KEY): one for key, one in manifest.identity.outside.items() if key.startswith(KEY)}
+    stay = {
+        (row["benchmark"], item)
+        for row in _rows(store, manifest, Kind.MATCHES, ["benchmark", "action", "leaked"])
+        if row["action"] == "kept"
+        for item in row["leaked"]
+    }
+    found: dict[str, dict[str, Searched]] = {}
+    for row in _rows(store, manifest, Kind.ITEMS, ["benchmark", "item", "where", "sought", "leaking", "ngrams_found"]):
+        if digest := digests.get(row["benchmark"]):
+            one = Searched(_found(row), (row["benchmark"], row["item"]) in stay)
+            found.setdefault(digest, {})[row["where"]] = one
+    return found
+
+
+def _rows(store: Store, manifest: Manifest, kind: Kind, columns: list[str]) -> Iterator[dict[str, Any]]:
+    for file in manifest.of(kind):
+        for batch in read_batches(store, file, ROWS, columns):
+            yield from batch.to_pylist()
+
+
+def _found(row: dict[str, Any]) -> Found:
+    if not row["sought"]:
+        return "too short"
+    if row["leaking"]:
+        return "leaked"
+    return "overlapping" if row["ngrams_found"] else "clean"

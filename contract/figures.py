@@ -50,6 +50,8 @@ SHOWN: dict[str, tuple[str, ...]] = {
         "judge_win_rate",
         "judge_win_rate_low",
     ),
+    "benchmark": ("score", "low", "high", "n", "extraction_rate", "left_out"),
+    "abilities": ("models", "benchmarks", "closed"),
     "sample": ("round", "items", "replies"),
     "export": ("stage", "parameters", "dtype"),
     "probe": ("bits_per_byte", "documents"),

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from decimal import Decimal
 from itertools import pairwise
 
+from contract.benchmarks import LEAST_EXTRACTED, too_few_extracted
 from contract.errors import DamagedError
 from contract.manifest import Manifest
 from contract.printable import printable
@@ -55,6 +56,9 @@ def warnings(manifest: Manifest) -> list[str]:
             f"{manifest.stage} skipped {skipped:,} update(s), in step(s) {steps}; "
             "the curve skipped_row in its metrics.jsonl has the rows of their batches"
         )
+    found = manifest.metrics.get("extraction_rate")
+    if isinstance(found, int | float) and found < LEAST_EXTRACTED:
+        said.append(too_few_extracted(manifest.partition, found))
     return said + [
         f"{_named(manifest, late)} is worse than {early} beyond noise: {_fall(manifest, early, late)}"
         for early, late in pairwise(MODELS)
@@ -73,6 +77,8 @@ def omitted(recipe: Recipe, stage: str, gate_open: bool | None) -> str:
         return "this run is no variant of an ablation"
     if stage == "ablate" and not recipe.ablate.measured:
         return "this run compares no variants"
+    if stage == "benchmark" and not recipe.benchmark.tasks:
+        return "the recipe names no benchmarks"
     if stage in ALIGNING and stage != recipe.align:
         return f"the recipe aligns by {recipe.align}"
     return "the gate is closed" if stage in ALIGNING and gate_open is False else ""
@@ -230,6 +236,25 @@ def _evaluate(manifest: Manifest) -> str:
     return "; ".join(said) or NOTHING_HELD_OUT
 
 
+def _benchmark(manifest: Manifest) -> str:
+    if manifest.metrics.get("left_out"):
+        return f"nothing asked: {manifest.metrics['left_out']}"
+    said = f"score {_n(manifest, 'score')} on {_n(manifest, 'n')} items, {_interval(manifest, 'low', 'high')}"
+    several = manifest.metrics.get("several")
+    more = several.items() if isinstance(several, dict) else ()
+    return "; ".join([said, *(f"{name} {number(one.get('score'))}" for name, one in more)])
+
+
+def _abilities(manifest: Manifest) -> str:
+    if not manifest.metrics.get("benchmarks"):
+        return "the recipe names no benchmarks"
+    said = f"{_n(manifest, 'models')} models, {_n(manifest, 'benchmarks')} benchmarks"
+    worse = manifest.metrics.get("worse")
+    lost = [f"{model} lost {', '.join(one)}" for model, one in worse.items()] if isinstance(worse, dict) else []
+    closed = manifest.metrics.get("closed")
+    return "; ".join([said, *lost, *([f"kept back: {closed}"] if closed else [])])
+
+
 def _export(manifest: Manifest) -> str:
     metrics = manifest.metrics
     said = f"the {metrics.get('stage')} model, {_n(manifest, 'parameters')} parameters in {metrics.get('dtype')}"
@@ -298,6 +323,8 @@ SENTENCES: dict[str, Callable[[Manifest], str]] = {
     "dpo": _dpo,
     "grpo": _ppo,
     "evaluate": _evaluate,
+    "benchmark": _benchmark,
+    "abilities": _abilities,
     "export": _export,
     "sample": _sample,
     "probe": _probe,

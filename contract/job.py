@@ -30,4 +30,4 @@ class StageJob:
     @cached_property
     def declared(self) -> StageSettings:
         """All that the stage may read of the recipe."""
-        return StageSettings(self._run.recipe, self.task.stage)
+        return StageSettings(self._run.recipe, self.task.stage, self.task.partition)

@@ -52,6 +52,8 @@ class Kind(StrEnum):
     CALIBRATION = "calibration"  # how sure a reward model is and how often right, and the pairs it gets most wrong
     MEASURES = "measures"  # of one model, document by document and question by question
     COMPARISON = "comparison"  # of the variants of a recipe
+    RECORDS = "records"  # each item of a benchmark with a model's output, what was found in it, and the verdict
+    REPORT = "report"  # what all models can do, to be read or to be computed with
     # written and read within one attempt, never committed
     DEALT = "dealt"  # documents on their way to the shards of the mixture
     REMOVED = "removed"  # the duplicates of one documents file

@@ -159,7 +159,8 @@ def _may_follow(start: Key, key: Key) -> bool:
 
 @dataclass(frozen=True)
 class Group:
-    """Results that are told as one: one of a whole corpus, or all segments that a stage made with the same settings."""
+    """Results that are told as one: one of a whole corpus, all segments that a stage made with the same settings, or
+    all benchmarks of a model."""
 
     stage: str
     nodes: tuple[Node, ...]
@@ -174,7 +175,10 @@ class Group:
 
 
 def folded(found: Graph[Key, Node]) -> Graph[str, Group]:
-    """The graph with all segments of one stage and the same settings as one node. Keys hold the stage's name."""
+    """The graph with all segments of one stage and the same settings as one node, and so all benchmarks of a model.
+
+    Keys hold the stage's name.
+    """
     groups: dict[str, list[Node]] = {}
     group_of: dict[Key, str] = {}
     for key, node in found.nodes.items():
@@ -193,6 +197,9 @@ def _fold_key(node: Node) -> str:
     stage, fingerprint, partition = node.key
     if stage not in STAGES or STAGES[stage].scope == "corpus":
         return f"{stage} {fingerprint} {partition}"
+    if STAGES[stage].scope == "model":
+        decides: object = node.identity and [one.prefix for one in node.identity.inputs]
+        return f"{stage} {json.dumps(decides)}"
     decides = node.identity and (node.identity.version, node.identity.settings, node.identity.facts)
     return f"{stage} {json.dumps(decides, sort_keys=True)}"
 

@@ -6,18 +6,20 @@ by its content, so a crawl folder that was copied, moved or touched is the same 
 its URI without secrets.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 
 from contract import deployment
 from contract import recipe as recipes
+from contract.benchmarks import Measured, measured
 from contract.digest import with_digest
 from contract.errors import InputError, RecipeError
 from contract.facts import FACTS
 from contract.fetch import PATIENCE_S
 from contract.identity import Identity, Input
 from contract.recipe import Recipe
+from contract.settings.base import Settings
 from contract.sources import (
     Segment,
     check_crawl_files,
@@ -27,15 +29,14 @@ from contract.sources import (
     load_inputs,
     outside_digest,
 )
-from contract.stages import ALIGNING, STAGES, reads_setting
+from contract.stages import ALIGNING, STAGES, Stage, reads_setting
+from contract.stages import WHOLE as WHOLE
 from contract.store import Store
-
-WHOLE = "all"  # the only partition of a corpus stage
 
 
 @dataclass(frozen=True)
 class Task:
-    """One stage over one partition: a segment of a crawl, or `all`."""
+    """One stage over one partition: a segment of a crawl, a model and a benchmark, or `all`."""
 
     stage: str
     partition: str
@@ -84,18 +85,31 @@ class Run:
         """Every task by (stage, partition), ordered so that each task comes after its inputs."""
         return self._tasks
 
+    def mapped(self, stage: str, dag: str) -> list[str]:
+        """The partitions over which a DAG maps a stage, in its order; none of a corpus stage.
+
+        The DAG that makes a model runs its benchmarks, and that of `benchmark` all.
+        """
+        if STAGES[stage].scope == "model":
+            found = measured(self.recipe.benchmark)
+            return [one.partition for one in found if dag in (one.dag, STAGES[stage].dag)]
+        return [one.partition for one in self.segments] if STAGES[stage].scope == "snapshot" else []
+
     def check_inputs(self, task: Task) -> None:
         """Raise InputError if a file that the task reads from outside the store changed since the run was resolved."""
         if task.segment and not task.inputs:
             check_crawl_files(task.segment)
-        self.check_outside(task.stage)
+        self._check_files(task.identity.outside)
 
     def check_outside(self, stage: str) -> None:
         """Raise InputError if a file that the stage's settings name changed since the run was resolved.
 
         The digests of all of these files are computed anew. Crawl files are not checked.
         """
-        for key in filter(partial(reads_setting, stage), self.outside):
+        self._check_files(filter(partial(reads_setting, stage), self.outside))
+
+    def _check_files(self, keys: Iterable[str]) -> None:
+        for key in keys:
             if outside_digest(self.recipe, key) != self.outside[key]:
                 raise InputError(f"{key}: the file changed since the run was resolved; start a new run")
 
@@ -120,32 +134,84 @@ def plan(
     """
     done: dict[str, list[Task]] = {}
     for stage in STAGES.values():
-        alike = Identity(
-            stage=stage.name,
-            version=stage.version,
-            settings=recipe.identity(stage.name),
-            facts={name: FACTS[name](recipe) for name in stage.facts},
-            outside={key: value for key, value in sorted((outside or {}).items()) if reads_setting(stage.name, key)},
-        )
         made = done[stage.name] = []
-        elsewhere = recipe.section(stage.name).results()
-        named = (*elsewhere.items(), *recipe.section(stage.name).beside().items())
-        others = tuple(Input(stage=of, partition=WHOLE, fingerprint=one) for of, found in named for one in found)
-        for index, segment in enumerate(segments) if stage.scope == "snapshot" else ((0, None),):
-            inputs = tuple(
-                task
-                for name in stage.reads
-                if name not in elsewhere and (name not in ALIGNING or name == recipe.align)
-                for task in (done[name] if segment is None else done[name][index : index + 1])
-            )
-            own: dict[str, object] = {"inputs": (*map(as_input, inputs), *others)}
-            if segment and not inputs:
-                files = tuple(file.identity for file in segment.files)
-                own |= {"segment": segment.partition, "crawl_files": files}
-            partition = segment.partition if segment else WHOLE
-            identity = alike.model_copy(update=own)
-            made.append(Task(stage.name, partition, identity.fingerprint(), identity, inputs, segment, others))
+        known: _Known | None = None
+        for part in _parts(stage, recipe, segments):
+            if known is None or stage.scope == "model":  # the segments of a crawl differ only in their inputs
+                known = _known(stage, recipe, part.name, outside or {})
+            made.append(_task(known, part, recipe, done))
     return {(task.stage, task.partition): task for tasks in done.values() for task in tasks}
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One partition of a stage: of which segment, the how many-th, or of which model and benchmark."""
+
+    name: str
+    place: int = 0
+    segment: Segment | None = None
+    measured: Measured | None = None
+
+
+def _parts(stage: Stage, recipe: Recipe, segments: Sequence[Segment]) -> list[_Part]:
+    if stage.scope == "snapshot":
+        return [_Part(segment.partition, place, segment) for place, segment in enumerate(segments)]
+    if stage.scope == "model":
+        return [_Part(one.partition, measured=one) for one in measured(recipe.benchmark)]
+    return [_Part(WHOLE)]
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What is known of a task before its inputs. stage: its row. others: the results of other runs that it reads.
+
+    replaced: the stages whose results in this run it does not read.
+    """
+
+    stage: Stage
+    identity: Identity
+    others: tuple[Input, ...]
+    replaced: frozenset[str]
+
+
+def _known(stage: Stage, recipe: Recipe, partition: str, outside: Mapping[str, str]) -> _Known:
+    section = recipe.section(stage.name).of_partition(partition)
+    elsewhere = section.results()
+    named = (*elsewhere.items(), *section.beside().items())
+    identity = Identity(
+        stage=stage.name,
+        version=stage.version,
+        settings=recipe.identity(stage.name, partition),
+        facts={name: FACTS[name](recipe) for name in stage.facts},
+        outside={key: value for key, value in sorted(outside.items()) if _names(stage, section, key)},
+    )
+    others = tuple(Input(stage=of, partition=WHOLE, fingerprint=one) for of, found in named for one in found)
+    return _Known(stage, identity, others, frozenset(elsewhere))
+
+
+def _task(known: _Known, part: _Part, recipe: Recipe, done: Mapping[str, Sequence[Task]]) -> Task:
+    """The task of a partition. done: the tasks of the stages before."""
+    reads = [
+        name
+        for name in (part.measured.reads if part.measured else known.stage.reads)
+        if name not in known.replaced and (name not in ALIGNING or name == recipe.align)
+    ]
+    own = slice(part.place, part.place + 1) if part.segment else slice(None)
+    inputs = tuple(task for name in reads for task in done[name][own])
+    more: dict[str, object] = {"inputs": (*map(as_input, inputs), *known.others)}
+    if part.segment and not inputs:
+        files = tuple(file.identity for file in part.segment.files)
+        more |= {"segment": part.segment.partition, "crawl_files": files}
+    identity = known.identity.model_copy(update=more)
+    return Task(known.stage.name, part.name, identity.fingerprint(), identity, inputs, part.segment, known.others)
+
+
+def _names(stage: Stage, section: Settings, key: str) -> bool:
+    """Whether a task reads the outside file at a dotted key. section: what decides its partition."""
+    owner, _, own = key.partition(".")
+    if stage.scope == "model" and owner == stage.name:
+        return own in section.outside()
+    return reads_setting(stage.name, key)
 
 
 def as_input(task: Task) -> Input:

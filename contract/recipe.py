@@ -21,7 +21,7 @@ from contract.settings.base import Settings
 from contract.settings.corpus import CRAWL
 from contract.settings.training import Dpo, Engine, Grpo, Ppo, Rollouts, TrainingSections
 from contract.shipped import shipped
-from contract.stages import ALIGNING, STAGES
+from contract.stages import ALIGNING, STAGES, WHOLE
 from contract.store import split_uri
 
 MAX_BYTES = 1 << 20  # of a recipe; parsing as much YAML takes seconds
@@ -113,7 +113,7 @@ class Recipe(TrainingSections):
 
     @model_validator(mode="after")
     def _shares_what_can_be_shared(self) -> "Recipe":
-        for name in ("reward", "judge", *ALIGNING, "evaluate"):
+        for name in ("reward", "judge", *ALIGNING, "evaluate", "benchmark"):
             if getattr(self, name).engine.group > 1:
                 raise ValueError(
                     f"{name}.engine: tensor_parallel and pipeline_stages are for pretrain and sft; set them to 1, "
@@ -188,14 +188,16 @@ class Recipe(TrainingSections):
         section: Settings = getattr(self, stage)
         return section
 
-    def identity(self, stage: str) -> dict[str, Any]:
-        """The settings that decide a stage's output and differ from the defaults: dotted key -> JSON value.
+    def identity(self, stage: str, partition: str = WHOLE) -> dict[str, Any]:
+        """The settings that decide a task's output and differ from the defaults: dotted key -> JSON value.
 
-        They are the stage's own section and what the stage table declares of other sections.
+        They are what the stage's own section says of the partition, and what the stage table declares of other
+        sections.
         """
         decides: dict[str, Any] = {}
         for key in (stage, *STAGES[stage].settings):
-            value, usual = self.at(key), DEFAULTS.at(key)
+            usual = DEFAULTS.at(key)
+            value = self.section(stage).of_partition(partition) if key == stage else self.at(key)
             if isinstance(value, Settings):
                 decides |= value.differences(usual, f"{key}.")
             elif value != usual:
@@ -211,10 +213,11 @@ class Recipe(TrainingSections):
 
 
 class StageSettings:
-    """What one stage may read of a recipe: its own section, and what the stage table declares of other sections."""
+    """What one task may read of a recipe: what its own section says of its partition, and what the stage table declares
+    of other sections."""
 
-    def __init__(self, recipe: Recipe, stage: str) -> None:
-        self.own: Any = recipe.section(stage)
+    def __init__(self, recipe: Recipe, stage: str, partition: str = WHOLE) -> None:
+        self.own: Any = recipe.section(stage).of_partition(partition)
         self._stage = stage
         self._declared = {key: recipe.at(key) for key in STAGES[stage].settings}
 

@@ -442,6 +442,44 @@ class Evaluate(Result):
     judge_last_win_rate_high: float | None = None
 
 
+class Benchmark(Result):
+    """Of one model on one benchmark. All but the first four are of the items that were asked."""
+
+    task: str
+    """Which kind of benchmark it is, such as `mmlu`."""
+    ability: str
+    model: str
+    """As the partition names it."""
+    made_by: str
+    """What the model is: `STAGE/FINGERPRINT`, of a step `pretrain/FINGERPRINT/step-...`, or `folder` and its name."""
+    left_out: str = ""
+    """Why nothing was asked: the gate is closed, so there is no aligned model. Then no figure follows."""
+    score: float | None = None
+    low: float | None = None
+    high: float | None = None
+    n: int = 0
+    """Items."""
+    sources: int = 0
+    """Groups of items that are alike, such as subjects."""
+    outputs: int = 0
+    extraction_rate: float | None = None
+    """The share of outputs in which an answer was found."""
+    several: dict[str, dict[str, float | int | None]] = {}
+    """Further scores -> `score`, `low` and `high`: where items have several outputs, `pass@K`, `majority` and `best`;
+    of texts that are predicted, `bits_per_byte`."""
+
+
+class Abilities(Result):
+    models: int = 0
+    benchmarks: int = 0
+    scores: dict[str, dict[str, float | int | None]] = {}
+    """Benchmark -> model -> score."""
+    worse: dict[str, dict[str, float | int | None]] = {}
+    """Model -> ability -> how much it lost beyond noise against the model before it."""
+    closed: str = ""
+    """Why the aligned model is kept back: the abilities that are beyond their bounds. Empty: it may be exported."""
+
+
 class Sample(Result):
     round: int
     prompts: int
@@ -530,6 +568,8 @@ RESULTS: dict[str, type[Result]] = {
     "dpo": Dpo,
     "grpo": Grpo,
     "evaluate": Evaluate,
+    "benchmark": Benchmark,
+    "abilities": Abilities,
     "export": Export,
     "sample": Sample,
     "probe": Probe,

@@ -147,6 +147,8 @@ MODELS = {
     "reward.start_from": ("config.json",),
 }
 """Setting that names a model -> the names of files of which one shows that a model is there."""
+OTHERS = "benchmark.others."
+"""How the settings begin that name a folder of `transformers` each."""
 
 
 def outside_digest(recipe: Recipe, key: str) -> str:
@@ -162,8 +164,9 @@ def outside_digest(recipe: Recipe, key: str) -> str:
     if not entries:
         why = "holds no readable file" if store.exists(name) else "does not exist"
         raise InputError(f"{key}: {uri} {why}; check the path, or leave the key out")
-    if key in MODELS and not any(PurePosixPath(entry.path).name in MODELS[key] for entry in entries):
-        raise InputError(f"{key}: {uri} holds no {' or '.join(MODELS[key])}, so no model is there; check the path")
+    shows = ("config.json",) if key.startswith(OTHERS) else MODELS.get(key)
+    if shows and not any(PurePosixPath(entry.path).name in shows for entry in entries):
+        raise InputError(f"{key}: {uri} holds no {' or '.join(shows)}, so no model is there; check the path")
     digest_of = content.digests(store, entries, name, content.WHOLE_BYTES)
     listing = "".join(f"{entry.path}:{entry.size}:{digest_of[entry.path]}\n" for entry in entries)
     return hashlib.sha256(listing.encode()).hexdigest()[:16]

@@ -10,8 +10,11 @@ from functools import cache
 from typing import Literal
 
 Plane = Literal["spark", "gpu", "local"]
-Scope = Literal["snapshot", "corpus"]
+Scope = Literal["snapshot", "corpus", "model"]
 Dag = Literal["corpus", "pretrain", "align", "evaluate", "feedback", "ablate"]
+
+WHOLE = "all"
+"""The only partition of a corpus stage."""
 
 
 @dataclass(frozen=True)
@@ -21,8 +24,9 @@ class Stage:
     dag: the DAG that runs it; `ablate` also runs those of `corpus` and `pretrain`, once for each of its variants, and
     `feedback` those that learn from votes.
     plane: `spark` runs in `pipelines`, `gpu` under DeepSpeed in `training`, `local` in `training` as one process.
-    scope: `snapshot` runs once for every segment of every crawl, `corpus` once over everything. reads: the stages whose
-    manifests it opens; a snapshot stage reads the same segment, a corpus stage all segments. settings: what it reads of
+    scope: `snapshot` runs once for every segment of every crawl, `corpus` once over everything, `model` once for every
+    model and benchmark. reads: the stages whose manifests it opens; a snapshot stage reads the same segment, a corpus
+    stage all segments, a model stage what its model needs. settings: what it reads of
     the recipe besides its own section, as dotted keys; a job gives it nothing else. facts: the names in
     `contract.facts` of what else decides its output. drops: whether it drops
     documents or examples, so that reports have a row for it. counts: which of the two its counts are of; the funnel
@@ -182,7 +186,17 @@ STAGES: dict[str, Stage] = {
             facts=("chat_format",),
         ),
         Stage(
-            "export", "evaluate", "local", "corpus", ("sft", "gate", *ALIGNING, "evaluate", "tokenizer"), 2,
+            "benchmark", "evaluate", "gpu", "model", ("pretrain", "sft", "gate", *ALIGNING), 1,
+            "each model's answers to the items of each benchmark, and which are right",
+            facts=("chat_format",),
+        ),
+        Stage(
+            "abilities", "evaluate", "local", "corpus", ("decontaminate", "evaluate", "benchmark"), 1,
+            "what each model can do, and what it lost against the one before",
+        ),
+        Stage(
+            "export", "evaluate", "local", "corpus",
+            ("sft", "gate", *ALIGNING, "evaluate", "abilities", "tokenizer"), 3,
             "safetensors that transformers loads",
             settings=("name", "align"), facts=("chat_format",),
         ),

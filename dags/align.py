@@ -3,14 +3,14 @@ says so).
 
 In: the asset `pretrained`, and the instructions and preferences of its corpus. Out: the asset `aligned`, which is the
 model that was aligned, or the tuned model if the gate finds the reward model too weak or a person rejects it
-(`gate.approval`).
+(`gate.approval`). If the recipe names benchmarks, both models then answer them.
 """
 
 from airflow.sdk import DAG
 
 from contract.stages import ALIGNING, stages_of
 from gristmill_airflow.assets import ALIGNED, PRETRAINED
-from gristmill_airflow.graph import ask_before_ppo, common, connect, publish_last, resolve, stages
+from gristmill_airflow.graph import ask_before_ppo, benchmark, common, connect, publish_last, resolve, stages
 from gristmill_airflow.params import stage_params
 from gristmill_airflow.timetable import CrawlAssetTimetable
 
@@ -25,7 +25,8 @@ with DAG(
     doc_md=__doc__,
 ):
     operators = stages(stages_of("align"), **{one: {"needs_open_gate": True} for one in ALIGNING})
-    connect(operators, first=resolve())
+    first = resolve()
+    connect(operators | benchmark("align", first), first)
     ask_before_ppo(operators)
     last = [operators[name] for name in ("gate", *ALIGNING)]
     last >> publish_last(ALIGNED, *ALIGNING, otherwise="gate")

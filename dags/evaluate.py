@@ -1,14 +1,16 @@
 """Measures every model of a run on the same held-out data, and exports the last one as a folder for `transformers`.
 
 In: the asset `aligned`, and the models and held-out text before it. Out: the asset `exported`, and the measures:
-perplexity, PPO's win rate, and samples.
+perplexity, PPO's win rate, samples, and what the models can do in the benchmarks that the recipe names.
+
+To ask another model, trigger it with an override such as `benchmark.others={mine: /models/mine}`.
 """
 
-from airflow.sdk import DAG
+from airflow.sdk import DAG, TriggerRule
 
-from contract.stages import stages_of
+from contract.stages import STAGES, stages_of
 from gristmill_airflow.assets import ALIGNED, EXPORTED
-from gristmill_airflow.graph import common, connect, resolve, stages
+from gristmill_airflow.graph import benchmark, common, connect, resolve, stages
 from gristmill_airflow.params import stage_params
 from gristmill_airflow.timetable import CrawlAssetTimetable
 
@@ -22,4 +24,8 @@ with DAG(
     **common("gpu"),
     doc_md=__doc__,
 ):
-    connect(stages(stages_of("evaluate"), export={"outlets": [EXPORTED]}), first=resolve())
+    first = resolve()
+    once = [name for name in stages_of("evaluate") if STAGES[name].scope == "corpus"]
+    late = {"trigger_rule": TriggerRule.NONE_FAILED}  # a recipe without benchmarks skips them
+    operators = stages(once, abilities=late, export={"outlets": [EXPORTED]})
+    connect(benchmark("evaluate", first) | operators, first)

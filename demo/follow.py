@@ -10,7 +10,7 @@ from typing import Any, TextIO
 
 from contract.approval import without_ppo
 from contract.errors import GristmillError
-from contract.headline import headline
+from contract.headline import headline, omitted
 from contract.manifest import find
 from contract.metrics import PROGRESS, clock
 from contract.plan import WHOLE, Run, open_run
@@ -141,7 +141,10 @@ class Follower:
             self.run = open_run(self._airflow.xcom(task))
         if self.run is None or _stage(task) not in STAGES:
             return ""
-        manifest = find(self.run.store, self.run.task(_stage(task), self._partition(task) or WHOLE))
+        known = self.run.tasks().get((_stage(task), self._partition(task) or WHOLE))
+        if known is None:  # a stage that is mapped over nothing
+            return omitted(self.run.recipe, _stage(task), None) or "left out"
+        manifest = find(self.run.store, known)
         if manifest is None:
             gate = find(self.run.store, self.run.task("gate"))
             why = (
@@ -161,10 +164,11 @@ class Follower:
         return f"{_stage(task)} {self._partition(task)}".rstrip()
 
     def _partition(self, task: dict[str, Any]) -> str:
-        """The segment of a mapped task; tasks are mapped in the order of the run's segments."""
-        if task["map_index"] < 0:
+        """The partition of a mapped task: a segment of the crawl, or a model and a benchmark."""
+        at = task["map_index"]
+        if at < 0:
             return ""
-        return self.run.segments[task["map_index"]].partition if self.run else str(task["map_index"])
+        return self.run.mapped(_stage(task), task["dag_id"])[at] if self.run else str(at)
 
     def _failure(self, dag: str, run_id: str, tasks: list[dict[str, Any]]) -> TaskFailed:
         failed = [one for one in tasks if one["state"] == "failed"]

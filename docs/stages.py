@@ -41,7 +41,7 @@ def render() -> str:
         "|---|---|---|---|---|---|---|",
     ]
     planes = {"spark": "Spark", "gpu": "DeepSpeed", "local": "one process"}
-    scopes = {"snapshot": "segment of a crawl", "corpus": "corpus"}
+    scopes = {"snapshot": "segment of a crawl", "corpus": "corpus", "model": "model and benchmark"}
     for stage in STAGES.values():
         folder = "pipelines" if stage.plane == "spark" else "training"
         reads = ", ".join(stage.reads) or {"snapshot": "crawl files", "corpus": "files of the sources"}[stage.scope]

@@ -11,17 +11,14 @@ from pathlib import Path
 
 from contract.errors import exit_code_of
 from contract.printable import printable
+from evals.asking import add_asking, asking_of
 from evals.ballots import lines_of, read_pairs, write_ballots
 from evals.differences import Difference, compare
 from evals.endpoint import KEY, URL, Endpoint, from_environment
-from evals.grading import Report, Score, grade, report
+from evals.grading import grade, report, told
 from evals.judge import CRITERIA, judge_pairs
 from evals.records import read_outputs, read_records, write_records
-from evals.tasks import bbh
-from evals.tasks.prompts import Prompt, prompt, shots_for
-from evals.tasks.published import read_items, read_names, with_names
-from evals.tasks.table import TASKS, task_named
-from evals.tasks.task import Item, Task
+from evals.tasks.table import TASKS
 
 EXIT_WORSE = 3  # compare: an ability dropped beyond noise
 EXIT_UNJUDGED = 4  # judge: some pairs have no verdict
@@ -42,10 +39,10 @@ def _parser() -> argparse.ArgumentParser:
     parsers = parser.add_subparsers(dest="command", required=True)
     parsers.add_parser("tasks", help="every task, its ability and the ways to ask it")
     one = parsers.add_parser("prompts", help="write what a model is asked, as JSONL of id and prompt")
-    _add_asking(one)
+    add_asking(one)
     one.add_argument("--out", type=Path, required=True)
     one = parsers.add_parser("grade", help="grade outputs that were made elsewhere")
-    _add_asking(one)
+    add_asking(one)
     one.add_argument("--outputs", type=Path, required=True, help="JSONL of id and text, texts or logprobs")
     one.add_argument("--out", type=Path, help="write a row for each output: JSONL, or Parquet if it ends so")
     one.add_argument("--by-byte", action="store_true", help="divide log-likelihoods by the bytes of their choices")
@@ -69,54 +66,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_asking(one: argparse.ArgumentParser) -> None:
-    one.add_argument("task", help=f"one of {', '.join(sorted(TASKS))}")
-    one.add_argument("--items", type=Path, required=True, help="file, folder or archive of the published items")
-    one.add_argument("--split", help="of a folder or an archive: only files with this word in their name, such as val")
-    one.add_argument("--limit", type=int, help="at most so many items")
-    one.add_argument("--shots", type=Path, help="file, folder or archive of examples; for bbh the folder cot-prompts")
-    one.add_argument("--shots-split", help="as --split, of the examples; such as dev")
-    one.add_argument("--k", type=int, help="how many examples; default: the task's usual number")
-    one.add_argument("--style", help="one of the task's ways to ask; default: the usual one")
-    one.add_argument("--dialogue", action="store_true", help="ask as turns of a dialogue instead of one text")
-    one.add_argument("--names", type=Path, help="mapping.json of the subjects' names in prompts")
-
-
-@dataclasses.dataclass(frozen=True)
-class Asking:
-    """A task's items and how each is asked."""
-
-    task: Task
-    items: list[Item]
-    pool: list[Item]
-    count: int
-    style: str | None
-    dialogue: bool
-
-    def prompt(self, item: Item) -> Prompt:
-        shots = shots_for(item, self.pool, self.count) if self.pool else []
-        return prompt(self.task, item, shots, self.style, self.dialogue)
-
-
-def _asking(given: argparse.Namespace) -> Asking:
-    task = task_named(given.task)
-    task.style(given.style)  # refuses a style that there is not before anything is read
-    items = read_items(task, given.items, given.split, given.limit)
-    pool: list[Item] = []
-    if given.shots:
-        pool = bbh.read_shots(given.shots) if task is bbh.BBH else read_items(task, given.shots, given.shots_split)
-    if given.names:
-        items = with_names(items, read_names(given.names))
-    return Asking(task, items, pool, task.shots if given.k is None else given.k, given.style, given.dialogue)
-
-
 def _tasks(given: argparse.Namespace) -> None:
     for name, task in sorted(TASKS.items()):
-        print(f"{name:<18}{task.ability:<14}{', '.join(task.styles)}")
+        print(f"{name:<20}{task.ability:<14}{', '.join(task.styles)}")
 
 
 def _prompts(given: argparse.Namespace) -> None:
-    asking = _asking(given)
+    asking = asking_of(given)
     with given.out.open("w") as out:
         for item in asking.items:
             made = asking.prompt(item)
@@ -130,7 +86,7 @@ def _prompts(given: argparse.Namespace) -> None:
 
 
 def _grade(given: argparse.Namespace) -> None:
-    asking = _asking(given)
+    asking = asking_of(given)
     records = grade(asking.task, asking.items, read_outputs(given.outputs), asking.prompt, given.by_byte)
     if given.out:
         write_records(given.out, records)
@@ -138,22 +94,6 @@ def _grade(given: argparse.Namespace) -> None:
     print(json.dumps(dataclasses.asdict(made)) if given.json else "\n".join(told(made)))
     for warning in made.warnings:
         print(f"warning: {warning}", file=sys.stderr)
-
-
-def told(made: Report) -> list[str]:
-    """A report as lines of text."""
-    lines = [f"{made.task} ({made.ability}): {shown(made.score)}"]
-    lines += [f"  pass@{k}: {shown(score)}" for k, score in made.pass_at.items()]
-    if made.majority:
-        lines.append(f"  majority of {made.outputs // made.score.n} outputs: {shown(made.majority)}")
-    if made.best:
-        lines.append(f"  best of {made.outputs // made.score.n} outputs by reward: {shown(made.best)}")
-    lines.append(f"  extraction rate {made.extraction_rate:.1%} of {made.outputs:,} outputs")
-    return lines
-
-
-def shown(score: Score) -> str:
-    return f"{score.mean:.4f} [{score.low:.4f}, {score.high:.4f}], n = {score.n:,} of {score.sources:,} sources"
 
 
 def _compare(given: argparse.Namespace) -> int:

@@ -8,12 +8,12 @@ from statistics import fmean
 
 import numpy as np
 
+from contract.benchmarks import ABILITIES
 from contract.errors import InputError
 from evals.ablation import holm
 from evals.grading import clusters_of, grouped
 from evals.intervals import CONFIDENCE
 from evals.records import Record
-from evals.tasks.task import ABILITIES
 
 DRAWS = 10_000
 BATCH = 500  # draws at a time: what they need stays below 100 MB for 20,000 clusters

@@ -6,16 +6,17 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from contract.benchmarks import LEAST_EXTRACTED, too_few_extracted
 from contract.errors import InputError
 from evals.intervals import CONFIDENCE, effective_number, ratio, wilson
 from evals.passk import best_of, majority, pass_at_k
 from evals.records import Output, Record
 from evals.sandbox import Outcome, run_all
 from evals.tasks.choice import grade_likelihoods
+from evals.tasks.perplexity import PERPLEXITY
 from evals.tasks.prompts import Prompt
 from evals.tasks.task import MOST_CHARS, NOTHING, Item, Task, Verdict
 
-LEAST_EXTRACTED = 0.9  # below this share the score says more about the answer's form than about the answer
 KS = (1, 5, 10, 100)
 Asked = Callable[[Item], Prompt]
 
@@ -37,7 +38,7 @@ class Report:
 
     pass_at: k -> pass@k, where items have several outputs and are right or wrong. majority: the share of items whose
     most frequent answer is right, where they have several outputs. best: of the output with the highest reward, where
-    all have one.
+    all have one. bits_per_byte: of a task that measures how well texts are predicted, over all of their bytes.
     """
 
     task: str
@@ -48,16 +49,13 @@ class Report:
     pass_at: Mapping[int, Score]
     majority: Score | None
     best: Score | None
+    bits_per_byte: Score | None = None
 
     @property
     def warnings(self) -> list[str]:
         """What a reader must know before the score."""
-        if self.extraction_rate >= LEAST_EXTRACTED:
-            return []
-        return [
-            f"{self.task}: an answer was found in only {self.extraction_rate:.1%} of the outputs; "
-            f"below {LEAST_EXTRACTED:.0%} the score tells how answers are written rather than whether they are right"
-        ]
+        few = self.extraction_rate < LEAST_EXTRACTED
+        return [too_few_extracted(self.task, self.extraction_rate)] if few else []
 
 
 def grade(
@@ -76,7 +74,7 @@ def grade(
         Record(
             task.name, task.ability, item.id, item.source, sample, prompts[item.id],
             one.text[:MOST_CHARS] if one.logprobs is None else " ".join(f"{value:.6g}" for value in one.logprobs),
-            "; ".join(item.answers), verdict.extracted, verdict.score, one.reward,
+            "; ".join(item.answers), verdict.extracted, verdict.score, one.reward, item.where,
         )
         for (item, sample, one), verdict in zip(flat, verdicts, strict=True)
     ]  # fmt: skip
@@ -96,12 +94,14 @@ def _check(items: Sequence[Item], outputs: Mapping[str, Sequence[Output]]) -> No
 def _verdict(task: Task, item: Item, output: Output, by_byte: bool) -> Verdict:
     if output.logprobs is None:
         return task.grade(item, output.text)
-    if not item.choices:
-        raise InputError(f"item {item.id} of {task.name} has no choices, and its output has log-likelihoods")
     try:
-        return grade_likelihoods(item, output.logprobs, by_byte)
+        if task.grade_likelihoods:
+            return task.grade_likelihoods(item, output.logprobs)
+        if item.choices:
+            return grade_likelihoods(item, output.logprobs, by_byte)
     except ValueError as error:
         raise InputError(str(error)) from None
+    raise InputError(f"item {item.id} of {task.name} has no choices, and its output has log-likelihoods")
 
 
 def _run_code(task: Task, flat: Sequence[tuple[Item, int, Output]]) -> list[Verdict]:
@@ -143,7 +143,22 @@ def report(records: Sequence[Record], confidence: float = CONFIDENCE) -> Report:
     if fewest > 1 and all(one.reward is not None for one in records):
         best = scored([_best(some) for some in by_item.values()], sources, confidence)
     name, ability = records[0].task, records[0].ability
-    return Report(name, ability, scored(means, sources, confidence), found, len(records), pass_at, voted, best)
+    bits = _bits_per_byte(records, confidence) if name == PERPLEXITY.name else None
+    return Report(name, ability, scored(means, sources, confidence), found, len(records), pass_at, voted, best, bits)
+
+
+def _bits_per_byte(records: Sequence[Record], confidence: float) -> Score | None:
+    """Bits per byte of all texts together; None if the likelihood of one is not known."""
+    if any(one.extracted is None for one in records):
+        return None
+    bits: Counter[Hashable] = Counter()
+    sizes: Counter[Hashable] = Counter()
+    for cluster, one in zip(clusters_of([one.source for one in records]), records, strict=True):
+        bits[cluster] -= float(one.output) / math.log(2)  # type: ignore[assignment]  # counts may be any numbers
+        sizes[cluster] += int(one.expected)
+    low, high = ratio([bits[one] for one in sizes], [*sizes.values()], confidence)
+    mean = math.fsum(bits.values()) / sum(sizes.values())
+    return Score(mean, max(0.0, low), high, len(records), len({one.source for one in records}))
 
 
 def grouped(records: Sequence[Record]) -> dict[str, list[Record]]:
@@ -188,3 +203,21 @@ def scored(scores: Sequence[float], sources: Sequence[Hashable], confidence: flo
         low, high = ratio([sums[one] for one in sizes], [*sizes.values()], confidence)
         low, high = max(0.0, low), min(1.0, high)
     return Score(mean, low, high, len(scores), len(set(sources)))
+
+
+def told(made: Report) -> list[str]:
+    """A report as lines of text."""
+    lines = [f"{made.task} ({made.ability}): {shown(made.score)}"]
+    lines += [f"  pass@{k}: {shown(score)}" for k, score in made.pass_at.items()]
+    if made.majority:
+        lines.append(f"  majority of {made.outputs // made.score.n} outputs: {shown(made.majority)}")
+    if made.best:
+        lines.append(f"  best of {made.outputs // made.score.n} outputs by reward: {shown(made.best)}")
+    if made.bits_per_byte:
+        lines.append(f"  bits per byte: {shown(made.bits_per_byte)}")
+    lines.append(f"  extraction rate {made.extraction_rate:.1%} of {made.outputs:,} outputs")
+    return lines
+
+
+def shown(score: Score) -> str:
+    return f"{score.mean:.4f} [{score.low:.4f}, {score.high:.4f}], n = {score.n:,} of {score.sources:,} sources"

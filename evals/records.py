@@ -11,7 +11,10 @@ from contract.errors import InputError
 
 @dataclass(frozen=True)
 class Record:
-    """One output. sample: its number among the item's. score: from 0 to 1. extracted: None where nothing was found."""
+    """One output. sample: its number among the item's. score: from 0 to 1. extracted: None where nothing was found.
+
+    where: the file and the row that the item was read from.
+    """
 
     task: str
     ability: str
@@ -24,6 +27,7 @@ class Record:
     extracted: str | None
     score: float
     reward: float | None = None
+    where: str = ""
 
 
 @dataclass(frozen=True)
@@ -118,7 +122,8 @@ def read_records(path: Path) -> list[Record]:
 
 def _record(path: Path, number: int, row: Any) -> Record:
     try:
-        made = Record(**{one.name: row[one.name] for one in fields(Record)})
+        given = [one.name for one in fields(Record) if one.name != "where" or "where" in row]  # older sets lack it
+        made = Record(**{name: row[name] for name in given})
     except (KeyError, TypeError) as error:
         raise InputError(f"{path}:{number}: is no row of a result set: it lacks {error}") from None
     if not isinstance(made.score, int | float) or not 0 <= made.score <= 1:

@@ -10,13 +10,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from contract.benchmarks import Measured
 from contract.errors import DamagedError, NotReadyError, StoreError
 from contract.headline import warnings
 from contract.kinds import Kind
 from contract.manifest import File, Manifest, find
 from contract.plan import Run
 from contract.printable import printable_lines
-from contract.results import Evaluate, Judge, Probe, Reward
+from contract.results import Benchmark, Evaluate, Judge, Probe, Reward
 from contract.stages import ALIGNING
 from contract.store import Store
 from evals.intervals import ratio, wilson
@@ -140,6 +141,7 @@ def abilities(run: Run, stage: str, results: Results | None = None) -> Abilities
         asked.append(("probe", lambda one: of_probe(run.store, one)))
     if stage in ("reward", "judge"):
         asked.append((stage, of_reward))
+    found += of_benchmarks(run, "aligned" if stage == run.recipe.align else stage, notes)
     for measuring, figures in asked:
         try:
             manifest = results.manifest(run, measuring)
@@ -183,6 +185,34 @@ def of_evaluate(manifest: Manifest, stage: str) -> list[Ability]:
             data = _measured_on(manifest, ("preferences", judge, "sft"))
             found.append(Ability(name, "higher", figure, prompts, data))
     return found
+
+
+def of_benchmarks(run: Run, model: str, notes: list[str]) -> list[Ability]:
+    """The score of a model, as `benchmark` calls it, on each benchmark that it has answered; damage is noted."""
+    found = []
+    for (stage, partition), task in run.tasks().items():
+        of = Measured.of(partition)
+        if stage != "benchmark" or of.model != model:
+            continue
+        try:
+            manifest = find(run.store, task)
+            made = Benchmark.of(manifest) if manifest else None
+        except StoreError as error:
+            notes.append(str(error))
+            continue
+        if manifest and made and made.score is not None:
+            name = f"{of.benchmark}: {made.ability}"
+            figure = Figure(name, made.score, made.low, made.high)
+            found.append(Ability(name, "higher", figure, f"{made.n:,} items", _asked_as(manifest)))
+    return found
+
+
+def _asked_as(manifest: Manifest) -> str:
+    """What decides the items of a benchmark and how they are asked, whatever the model."""
+    of_models = ("benchmark.models", "benchmark.steps", "benchmark.others")
+    settings = {key: one for key, one in manifest.identity.settings.items() if key not in of_models}
+    files = {key: one for key, one in manifest.identity.outside.items() if not key.startswith(of_models)}
+    return json.dumps([manifest.stage, manifest.identity.version, settings, files], sort_keys=True)
 
 
 def of_reward(manifest: Manifest) -> list[Ability]:

@@ -240,3 +240,25 @@ def as_text(name: str, values: Values, rules: Sequence[Rule]) -> list[str]:
     if above:
         lines[-1] += f" ({above:,} of them above {high:.4g}, up to {measured.max():.4g})"
     return [*lines, "```"]
+
+
+def intervals(rows: Sequence[tuple[str, Sequence[tuple[str, float, float, float]]]], title: str) -> str:
+    """Dots with intervals from 0 to 1: for each row, such as an ability, (name, mean, low, high) of each model."""
+    width, left, line, gap = 820, 260, 18, 14
+    full = width - left - 60
+    parts = [text(left, 20, title, "title")]
+    top = 40.0
+    for label, models in rows:
+        parts += [text(10, top + 12, label, "title"), box(left, top - 2, full, 1, GRID)]
+        for name, mean, low, high in models:
+            parts += [
+                text(left - 10, top + 12, name[:TEXT_CHARS], "faint", "end"),
+                box(left + low * full, top + 7, (high - low) * full, 2, OURS),
+                f'<circle cx="{left + mean * full:.1f}" cy="{top + 8:.1f}" r="4" fill="{OURS}"/>',
+                text(left + full + 8, top + 12, f"{mean:.1%}"),
+            ]
+            top += line
+        top += gap
+    for share in (0, 0.25, 0.5, 0.75, 1):
+        parts.append(text(left + share * full, top + 8, f"{share:.0%}", "faint", "middle"))
+    return document(width, int(top) + 20, parts)

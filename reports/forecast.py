@@ -14,7 +14,7 @@ from contract import ablation
 from contract.errors import InputError, RecipeError
 from contract.headline import omitted
 from contract.plan import Run, Task, varied
-from contract.stages import ALIGNING, STAGES, stages_of
+from contract.stages import ALIGNING, STAGES
 from contract.store import Store
 from reports.done import Done, Unreadable, look_up
 from reports.workload import crawl_bytes, entered, place, work
@@ -116,7 +116,11 @@ def tasks_in(run: Run, dag: str) -> list[tuple[Run, Task]]:
             "raise crawl.files_per_segment, or set crawl.max_files"
         )
     if dag != "ablate":
-        return [(run, task) for (stage, _), task in run.tasks().items() if STAGES[stage].dag == dag]
+        return [
+            (run, task)
+            for (stage, partition), task in run.tasks().items()
+            if STAGES[stage].dag == dag or (STAGES[stage].scope == "model" and partition in run.mapped(stage, dag))
+        ]
     settings = run.recipe.ablate
     if len(settings.variants) * len(settings.seeds) > MOST_MODELS:
         raise RecipeError(f"ablate.variants: more than {MOST_MODELS} models are not forecast here")
@@ -208,7 +212,7 @@ def forecast(pairs: Pairs, dag: str, done: Mapping[str, Seen], earlier: Sequence
         leaving[task.prefix] = expected if found is None or found.left is None else found.left
     steps = tuple(
         step
-        for stage in (stages_of(dag) if dag != "ablate" else STAGES)
+        for stage in STAGES
         if (step := _step(stage, [pair for pair in pairs if pair[1].stage == stage], done, earlier, works, dag))
     )
     first = pairs[0][0] if pairs else None

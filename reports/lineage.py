@@ -221,7 +221,8 @@ def _said(group: Group, looked: Sequence[Node], there: Sequence[Made]) -> str:
     if len(group.nodes) == 1:
         return there[0].headline if there else group.nodes[0].why
     some = f" of the first {len(looked):,}" if len(looked) < len(group.nodes) else ""
-    return f"{len(there):,}{some} of {len(group.nodes):,} segments done"
+    what = "segments" if STAGES[group.stage].scope == "snapshot" else "benchmarks"
+    return f"{len(there):,}{some} of {len(group.nodes):,} {what} done"
 
 
 def _cut(value: Any) -> str:

@@ -44,26 +44,27 @@ class Shown:
     inputs_left_out: int
 
 
-def task_of(run: Run, task_id: str, map_index: int = -1) -> Task | None:
+def task_of(run: Run, dag_id: str, task_id: str, map_index: int = -1) -> Task | None:
     """The task of the stage table behind a task of Airflow, or None if there is none.
 
-    Its stage is the last part of the id. Mapped tasks stand in the order of the run's segments.
+    Its stage is the last part of the id. Mapped tasks stand in the order of the run's segments, or of its models.
     """
     stage = STAGES.get(task_id.rpartition(".")[2])
     if stage is None:
         return None
     if stage.scope == "corpus":
         return run.task(stage.name, WHOLE) if map_index < 0 else None
-    names = [segment.partition for segment in run.segments]
+    names = run.mapped(stage.name, dag_id)
     index = 0 if map_index < 0 and len(names) == 1 else map_index
     return run.task(stage.name, names[index]) if 0 <= index < len(names) else None
 
 
-def shown(run: Run, task: Task) -> Shown:
+def shown(run: Run, task: Task, dag_id: str) -> Shown:
     """The content of a task's page. Raises NotReadyError if the task is not done, StoreError for a broken manifest."""
     manifest = need(run.store, task)
-    index = {segment.partition: number for number, segment in enumerate(run.segments)}
-    inputs = [(one.stage, one.partition, index.get(one.partition, -1)) for one in manifest.inputs]
+    read = {one.stage for one in manifest.inputs} & {*STAGES}
+    index = {(stage, name): at for stage in read for at, name in enumerate(run.mapped(stage, dag_id))}
+    inputs = [(one.stage, one.partition, index.get((one.stage, one.partition), -1)) for one in manifest.inputs]
     return Shown(
         stage=manifest.stage,
         partition=manifest.partition,

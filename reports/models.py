@@ -27,8 +27,10 @@ MODELS = ("pretrain", "sft", "reward", *ALIGNING, "judge")
 """The stages that train a model, in the order of the stage table."""
 STAGES_READ = (*MODELS, "evaluate", "export")
 CURVES = frozenset({Kind.METRICS, Kind.CURVES, Kind.EVENTS})
-OFFERED = frozenset({Kind.MODEL, Kind.CRITIC, Kind.EXPORT, Kind.CHECKPOINT}) | CURVES
-"""The kinds of file that may be downloaded: those of models, and the curves of their training. No text of the web."""
+OFFERED = frozenset({Kind.MODEL, Kind.CRITIC, Kind.EXPORT, Kind.CHECKPOINT, Kind.REPORT}) | CURVES
+"""The kinds of file that may be downloaded: those of models, what they can do, and the curves of their training.
+
+No text of the web."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 """Names of files that go into a header and a command as they are."""
 STEP = re.compile(r"step-([0-9]{1,12})")

@@ -179,7 +179,7 @@ def stage_row(stage: str, found: Sequence[Found], run: str, why: str) -> StageRo
     broken = [one.why for one in found if isinstance(one, Unreadable)]
     if broken:
         state, why = "damaged", broken[0]
-    elif len(done) == len(found):
+    elif found and len(done) == len(found):
         state, why = "done", ""
     elif done:
         state, why = f"{len(done):,} of {len(found):,} done", ""

@@ -122,6 +122,7 @@ _OF_RECIPE: Mapping[str, Callable[[Recipe], float | None]] = {
     "dpo": lambda recipe: _times(_parameters(recipe), _examples(recipe.preferences), recipe.dpo.epochs),
     "grpo": lambda recipe: _replies(recipe, recipe.grpo),
     "evaluate": _evaluate,
+    "abilities": lambda _: 1.0,
     "export": _parameters,
     "sample": _sample,
     "probe": lambda recipe: _times(_parameters(recipe), recipe.probe.documents * recipe.probe.max_chars),

@@ -2,7 +2,7 @@
 `python -m training STAGE --recipe URI` for one process.
 
 `python -m training estimate --recipe R` says beforehand what a run takes; `python -m training chat-rewards` gives the
-chats of a run the rewards of its reward model.
+chats of a run the rewards of its reward model; `python -m training ask TASK` lets any model answer a benchmark.
 """
 
 import argparse
@@ -17,31 +17,35 @@ from contract.errors import EXIT_FAILED, GristmillError, not_installed
 from contract.headline import headline, warnings
 from contract.manifest import Attempt, find, need
 from contract.plan import Run, Task, open_run
-from contract.stages import STAGES
+from contract.stages import STAGES, WHOLE
 from training import estimate
 from training.engine.job import Job, settle_checkpoints
 from training.engine.ranks import Ranks, StopFlag, join, own_rank
 from training.engine.watching import watched
+
+COMMANDS = {"chat-rewards": "training.chat_rewards", "ask": "training.ask"}
+"""What is no stage -> its module, which takes seconds to import."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["estimate"]:
         return estimate.main(arguments[1:])
-    if arguments[:1] == ["chat-rewards"]:
-        code: int = importlib.import_module("training.chat_rewards").main(arguments[1:])
+    if arguments and arguments[0] in COMMANDS:
+        code: int = importlib.import_module(COMMANDS[arguments[0]]).main(arguments[1:])
         return code
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
     parser.add_argument("stage", choices=[stage.name for stage in STAGES.values() if stage.plane != "spark"])
     parser.add_argument(
         "--recipe", required=True, help="URI of a resolved run's recipe.yaml; make one with: python -m contract resolve"
     )
+    parser.add_argument("--partition", default=WHOLE, help="of `benchmark`: a model and a benchmark, such as sft.mmlu")
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # the deepspeed launcher adds it
     given = parser.parse_args(arguments)
     stop = StopFlag().install()
     try:
         run = open_run(given.recipe)
-        task = run.task(given.stage)
+        task = run.task(given.stage, given.partition)
         done = find(run.store, task)
         if done:
             if own_rank() == 0:

@@ -6,7 +6,7 @@ replays the kernels of a token, some 571 at 12 layers, which otherwise are start
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -29,6 +29,27 @@ class Slab(DynamicLayer):
         super().__init__()  # type: ignore[no-untyped-call]
         self._room, self._filled = room, 0
         self._whole: list[Tensor] = []
+
+    @classmethod
+    def joined(cls, parts: Sequence[tuple[Tensor, Tensor]], room: int) -> "Slab":
+        """One that holds the keys and values of several, row below row, all ending at the same place."""
+        made = cls(room)
+        made.lazy_initialization(*parts[0])
+        made._filled = max(keys.shape[2] for keys, _ in parts)
+        for kind, like in enumerate(parts[0]):
+            rows = sum(part[kind].shape[0] for part in parts)
+            whole, row = like.new_zeros((rows, like.shape[1], room, like.shape[3])), 0
+            for part in parts:
+                one = part[kind]
+                whole[row : row + len(one), :, made._filled - one.shape[2] : made._filled] = one
+                row += len(one)
+            made._whole.append(whole)
+        made.keys, made.values = (whole[:, :, : made._filled] for whole in made._whole)
+        return made
+
+    @property
+    def full(self) -> bool:
+        return self._filled == self._room
 
     def update(self, key_states: Tensor, value_states: Tensor, *given: Any, **named: Any) -> tuple[Tensor, Tensor]:
         """Add the newest tokens; returns the keys and values of all so far, as views."""

@@ -53,6 +53,8 @@ CHINCHILLA = 20
 MFU = 0.4
 """Assumed unless --mfu says otherwise. PaLM reached 0.46 (Chowdhery et al. 2022)."""
 GIB = float(1 << 30)
+ANSWERED = 32_768
+"""Tokens that `training.answering` keeps in memory at once."""
 TRAINING = ("pretrain", "sft", "reward", "judge", *ALIGNING)
 
 
@@ -395,6 +397,13 @@ def sample(recipe: Recipe, gpu: Accelerator) -> Trained:
     return Trained("sample", engine, count, None, tokens, tokens * _flops(count, model, length) / 3, memory, seconds)
 
 
+def benchmark(recipe: Recipe) -> Trained:
+    """One model that answers benchmarks: how many tokens these have is known when their files are read."""
+    engine, count = recipe.benchmark.engine, parameters(recipe.pretrain.model, recipe.tokenizer.vocab_size)
+    cache = cache_bytes(recipe.pretrain.model, engine, 1, ANSWERED)
+    return Trained("benchmark", engine, count, None, 0, 0, frozen(count, engine) + Memory(cache=cache))
+
+
 def _parts(batch: int, engine: Engine) -> int:
     """Micro-batches of one process in an update."""
     return batch // (engine.replicas * engine.micro_batch)
@@ -517,6 +526,7 @@ def report(recipe: Recipe, gpu: Accelerator, mfu: float, rows: Mapping[str, int]
     sources = rows or sources_of(recipe, made)
     stages = [pretrain(recipe, sources), sft(recipe), reward(recipe), aligned(recipe, gpu)]
     stages += [*([judge(recipe)] if recipe.judge.share else []), evaluate(recipe)]
+    stages += [benchmark(recipe)] if recipe.benchmark.tasks else []
     stages += [sample(recipe, gpu)]
     fits = _largest(recipe, gpu)
     return [*_models(recipe, stages, sources, gpu, mfu), "", *_memory(stages, gpu), fits, "", *_corpus(recipe, made)]
@@ -661,7 +671,7 @@ def main(arguments: Sequence[str]) -> int:
     spread = (
         ()
         if given.gpus is None
-        else [f"{stage}.engine.processes={given.gpus}" for stage in (*TRAINING, "evaluate", "sample")]
+        else [f"{stage}.engine.processes={given.gpus}" for stage in (*TRAINING, "evaluate", "benchmark", "sample")]
     )
 
     def say() -> None:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Self, get_args
 
 from pydantic import (
     AfterValidator,
@@ -131,6 +131,10 @@ class Settings(BaseModel):
     def beside(self) -> dict[str, tuple[str, ...]]:
         """The same of results that are read beside the run's own result of that stage."""
         return {}
+
+    def of_partition(self, partition: str) -> Self:
+        """What of these settings decides one partition of the stage; all of them unless a section says otherwise."""
+        return self
 
     def uris(self, above: str = "") -> Iterator[tuple[str, str]]:
         """Yield (dotted key, URI) of everything that these settings, and settings nested in them, name to open."""

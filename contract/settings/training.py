@@ -1,10 +1,12 @@
 """The settings of the stages that train, evaluate and export models."""
 
+import re
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from contract.benchmarks import KNOWN, OWN, Ability, Measured, Own, step_of
 from contract.chat import OWN_FORMAT, TEMPLATES
 from contract.mixture import PRESETS
 from contract.results import Evaluate as Evaluated
@@ -38,6 +40,9 @@ VariantName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$")]
 
 Made = Annotated[str, Field(pattern=r"^(sft|ppo|dpo|grpo)/[0-9a-f]{40}$")]  # a model of another run of the store
 Rewarding = Annotated[str, Field(pattern=r"^(reward|judge)/[0-9a-f]{40}$")]  # likewise a reward model
+
+
+MADE = re.compile(r"(pretrain|sft|ppo|dpo|grpo)/[0-9a-f]{40}")
 
 
 def made_by(address: str | None) -> dict[str, tuple[str, ...]]:
@@ -961,6 +966,140 @@ class Evaluate(Settings):
 Temperature = Annotated[Real, Field(ge=0.01, le=100)]
 
 
+class BenchmarkTask(Settings):
+    """One benchmark: its items, and how they are asked. The words are those of `python -m evals grade`."""
+
+    task: Text = ""
+    """What kind of benchmark it is, such as `mmlu`; empty: its name says it. docs/evaluation.md lists them."""
+    items: Uri = runtime_only(...)
+    """File, folder, archive or store prefix of the published items. In fingerprints its content counts."""
+    split: Text | None = None
+    """Of a folder or an archive: only files with this word in their name, such as `test`."""
+    limit: Rows | None = None
+    """At most so many items."""
+    shots: Uri | None = runtime_only(None)
+    """File, folder or archive of examples; for `bbh` the folder `cot-prompts`."""
+    shots_split: Text | None = None
+    k: Annotated[int, Field(ge=0, le=1000, strict=True)] | None = None
+    """How many examples; if unset, the task's usual number."""
+    style: Text | None = None
+    """One of the task's ways to ask; if unset, the usual one."""
+    dialogue: bool = False
+    """Ask as turns of a dialogue instead of one text."""
+    names: Uri | None = runtime_only(None)
+    """`mapping.json` of the subjects' names in prompts."""
+    words: Uri | None = runtime_only(None)
+    """Of `realtoxicityprompts`: a file or folder of words or phrases, one a line."""
+    by_byte: bool = False
+    """Divide log-likelihoods by the bytes of their choices."""
+    samples: Annotated[int, Field(gt=0, le=1024, strict=True)] = 1
+    """Outputs to each item. With several there are pass@k and the vote of the majority."""
+    temperature: Annotated[Real, Field(ge=0, le=100)] = 0.0
+    """0: always the likeliest token."""
+    max_tokens: Length = 256
+    """Of an output that is written."""
+
+    @model_validator(mode="after")
+    def _samples_differ(self) -> "BenchmarkTask":
+        if self.samples > 1 and self.temperature == 0:
+            raise ValueError(f"{self.samples} samples at temperature 0 would all be the same; raise temperature")
+        return self
+
+    def outside(self) -> dict[str, str]:
+        named = {"items": self.items, "shots": self.shots, "names": self.names, "words": self.words}
+        return {key: uri for key, uri in named.items() if uri is not None}
+
+
+AnyMade = Annotated[str, Field(pattern=f"^{MADE.pattern}$")]
+
+
+class Benchmark(Settings):
+    """Models answer published benchmarks, whose files are at hand: each model each benchmark, apart from all others.
+
+    Without `tasks` nothing runs.
+    """
+
+    tasks: Annotated[dict[VariantName, BenchmarkTask], Field(max_length=200)] = {}
+    """Name -> benchmark."""
+    models: Annotated[tuple[Own, ...], Field(max_length=3)] = OWN
+    """Those of the run that are asked."""
+    steps: Annotated[tuple[Positive, ...], Field(max_length=100)] = ()
+    """Steps of pretraining whose checkpoints are asked as well; `pretrain.engine.keep_every` keeps them."""
+    others: Annotated[dict[VariantName, AnyMade | Uri], Field(max_length=100)] = {}
+    """Name -> a further model: a result of the store, such as `ppo/FINGERPRINT`, or a folder of `transformers`."""
+    engine: Engine = Engine()
+    seed: Seed = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _kinds_by_name(cls, given: Any) -> Any:
+        """A benchmark that says no `task` is of the kind that its name says."""
+        tasks = given.get("tasks") if isinstance(given, dict) else None
+        if not isinstance(tasks, dict):
+            return given
+        named = {key: {"task": key, **one} if isinstance(one, dict) else one for key, one in tasks.items()}
+        return {**given, "tasks": named}
+
+    @model_validator(mode="after")
+    def _asks_known_tasks(self) -> "Benchmark":
+        for name, one in self.tasks.items():
+            if one.task not in KNOWN:
+                raise ValueError(f"tasks.{name}.task: there is no task {one.task!r}; there are {', '.join(KNOWN)}")
+            styles = KNOWN[one.task].styles
+            if one.style is not None and one.style not in styles:
+                raise ValueError(
+                    f"tasks.{name}.style: task {one.task} has no style {one.style!r}; it has {', '.join(styles)}"
+                )
+            if KNOWN[one.task].needs_words and one.words is None:
+                raise ValueError(f"tasks.{name}.words: task {one.task} is graded by a list of words; name its file")
+        return self
+
+    @model_validator(mode="after")
+    def _names_of_others(self) -> "Benchmark":
+        for name in self.others:
+            if name in OWN or step_of(name) is not None:
+                raise ValueError(f"others.{name}: that is the name of a model of the run; choose another")
+        return self
+
+    def outside(self) -> dict[str, str]:
+        files = {f"tasks.{name}.{key}": uri for name, one in self.tasks.items() for key, uri in one.outside().items()}
+        folders = {f"others.{name}": uri for name, uri in self.others.items() if not MADE.fullmatch(uri)}
+        return files | folders
+
+    def beside(self) -> dict[str, tuple[str, ...]]:
+        made = [one.split("/") for one in self.others.values() if MADE.fullmatch(one)]
+        stages = dict.fromkeys(stage for stage, _ in made)
+        return {of: tuple(dict.fromkeys(one for stage, one in made if stage == of)) for of in stages}
+
+    def of_partition(self, partition: str) -> Self:
+        """Its own benchmark and its own model alone. The address of a model from elsewhere is among its inputs."""
+        one = Measured.of(partition)
+        if one.benchmark not in self.tasks:
+            return self
+        step = step_of(one.model)
+        only = {
+            "tasks": {one.benchmark: self.tasks[one.benchmark]},
+            "models": tuple(name for name in OWN if name == one.model),
+            "steps": () if step is None else (step,),
+            "others": {name: address for name, address in self.others.items() if name == one.model},
+        }
+        return self.model_copy(update=only)
+
+    def uris(self, above: str = "") -> Iterator[tuple[str, str]]:
+        return ((key, uri) for key, uri in super().uris(above) if not MADE.fullmatch(uri))
+
+
+class Abilities(Settings):
+    """What all models can do, ability by ability, and what each lost against the one before."""
+
+    confidence: Annotated[Real, Field(ge=0.5, lt=1)] = 0.95
+    max_drop: Fraction | None = None
+    """If set, the aligned model is kept back where it lost more of an ability than this, beyond noise, against the SFT
+    model."""
+    at_least: dict[Ability, Fraction] = {}
+    """Ability -> what the aligned model must reach in each of its benchmarks, or be kept back: `{maths: 0.2}`."""
+
+
 class Sample(Settings):
     """One round of feedback: replies of the run's models to prompts, for people to compare."""
 
@@ -1080,6 +1219,8 @@ class TrainingSections(CorpusSections):
     dpo: Dpo = Dpo()
     grpo: Grpo = Grpo()
     evaluate: Evaluate = Evaluate()
+    benchmark: Benchmark = Benchmark()
+    abilities: Abilities = Abilities()
     export: Export = Export()
     sample: Sample = Sample()
     probe: Probe = Probe()

@@ -94,11 +94,11 @@ def description(item: Item) -> str:
 
 def chain(item: Item) -> str:
     """What a shot goes on with: a chain that ends in the answer."""
-    return f"\n{item.fields['chain']}" if "chain" in item.fields else f"\nSo the answer is {item.answers[0]}."
+    return str(item.fields.get("chain") or f"So the answer is {item.answers[0]}.")
 
 
 BBH = Task(
     "bbh", "reasoning", read, grade, shots=3,
-    styles={"steps": Style(lambda item: f"Q: {item.question}\n{CUE}", chain, description, STOPS)},
+    styles={"steps": Style(lambda item: f"Q: {item.question}\n{CUE}\n", chain, description, STOPS)},
 )  # fmt: skip
 TASKS = (BBH,)

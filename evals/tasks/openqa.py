@@ -82,10 +82,10 @@ def first(item: Item) -> str:
 
 QUESTION = Style(lambda item: f"Question: {item.question.rstrip('?')}?\nAnswer:", first, stop=STOPS)
 PASSAGE = Style(lambda item: f"{item.fields['context']}\n\nQuestion: {item.question}\nAnswer:", first, stop=STOPS)
-NATURAL_QUESTIONS = Task(
-    "naturalquestions", "knowledge en", read_nq, grade_exact, shots=5,
-    styles={"question": Style(lambda item: f"Q: {item.question.rstrip('?')}?\nA:", first, stop=STOPS)},
-)  # fmt: skip
+OPEN = Style(
+    lambda item: f"Q: {item.question.rstrip('?')}?\nA:", first, lambda item: "Answer these questions:\n\n", STOPS, "\n"
+)
+NATURAL_QUESTIONS = Task("naturalquestions", "knowledge en", read_nq, grade_exact, {"question": OPEN}, shots=5)
 TRIVIAQA = Task("triviaqa", "knowledge en", read_trivia, grade_exact, {"question": QUESTION}, shots=5)
 TYDIQA = Task("tydiqa", "reasoning", read_tydiqa, grade_f1, {"passage": PASSAGE}, shots=1, rows=squad_rows)
 TASKS = (NATURAL_QUESTIONS, TRIVIAQA, TYDIQA)

@@ -84,7 +84,7 @@ def _nested(task: Task, row: Row, where: str) -> Sequence[Row]:
 
 def _item(task: Task, row: Row, place: str, where: str) -> Item:
     try:
-        return task.read(row, place)
+        return replace(task.read(row, place), where=where)
     except (KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
         raise _misshapen(task, where, error) from None
 
@@ -130,6 +130,8 @@ def _rows(task: Task, name: str, content: bytes) -> Iterator[tuple[str, Row]]:
         raise InputError(f"{name}: is not UTF-8: {error}") from None
     if suffix in (".csv", ".tsv"):
         yield from _of_table(task, name, text, "\t" if suffix == ".tsv" else ",")
+    elif suffix == ".txt":
+        yield name, {"text": text}
     elif suffix == ".json":
         yield from _of_document(name, text)
     else:
@@ -169,9 +171,16 @@ def _of_document(name: str, text: str) -> Iterator[tuple[str, Row]]:
         raise InputError(f"{name}:{error.lineno}: is not JSON: {error}") from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{name}: is not JSON: {error}") from None
+    first = 0
     if isinstance(value, dict):
-        value = next((value[key] for key in LISTS if isinstance(value.get(key), list)), [value])
-    for number, row in enumerate(value if isinstance(value, list) else []):
+        key = next((key for key in LISTS if isinstance(value.get(key), list)), None)
+        if key is None:
+            yield name, value
+            return
+        # Rows are counted through all lists of the document, as `contract.evalset` counts them.
+        first = sum(len(value[one]) for one in [*value][: [*value].index(key)] if isinstance(value[one], list))
+        value = value[key]
+    for number, row in enumerate(value if isinstance(value, list) else [], first):
         if not isinstance(row, dict):
             raise InputError(f"{name}#{number}: is no JSON object")
         yield f"{name}#{number}", row

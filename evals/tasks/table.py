@@ -1,14 +1,26 @@
 """Every benchmark, by name."""
 
 from contract.errors import InputError
-from evals.tasks import bbh, code, commonsense, honesty, instructions, knowledge, maths, openqa, retrieval, written
+from evals.tasks import (
+    bbh,
+    code,
+    commonsense,
+    honesty,
+    instructions,
+    knowledge,
+    maths,
+    openqa,
+    perplexity,
+    retrieval,
+    toxicity,
+    written,
+)
 from evals.tasks.task import Task
 
-TASKS: dict[str, Task] = {
-    task.name: task
-    for room in (knowledge, commonsense, bbh, maths, code, openqa, honesty, retrieval, written, instructions)
-    for task in room.TASKS
-}
+ROOMS = (
+    knowledge, commonsense, bbh, maths, code, openqa, honesty, toxicity, retrieval, written, instructions, perplexity,
+)  # fmt: skip
+TASKS: dict[str, Task] = {task.name: task for room in ROOMS for task in room.TASKS}
 
 
 def task_named(name: str) -> Task:

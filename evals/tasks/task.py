@@ -6,14 +6,11 @@ time linear in its length, and never evaluates it.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
+from contract.benchmarks import Ability
 from contract.errors import InputError
 
-Ability = Literal["knowledge en", "knowledge zh", "reasoning", "code", "maths", "dialogue", "harmlessness"]
-ABILITIES: tuple[Ability, ...] = (
-    "knowledge en", "knowledge zh", "reasoning", "code", "maths", "dialogue", "harmlessness",
-)  # fmt: skip
 MOST_CHARS = 20_000  # of an output; a chain of thought of 4,000 tokens fits
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -25,7 +22,7 @@ class Item:
     id: unique in its set. source: what it has in common with others, for example its subject: items of one source are
     alike, and intervals take them as a cluster. choices: what may be chosen, in order. answers: every answer that is
     right; of a choice its letter. subject: examples are taken from the same one, where there are any. fields: what one
-    task alone knows.
+    task alone knows. where: the file and the row that it was read from, as `contract.evalset` says it of the same row.
     """
 
     id: str
@@ -35,6 +32,7 @@ class Item:
     answers: tuple[str, ...] = ()
     fields: Mapping[str, Any] = field(default_factory=dict)
     subject: str = ""
+    where: str = ""
 
     @property
     def right(self) -> int:
@@ -77,6 +75,8 @@ class Task:
     rows: a published row -> the rows it holds, for files that nest questions. grade: item and output -> Verdict.
     styles: the first is the usual one. columns: of a CSV or TSV file without a header.
     program: item and output -> the program whose passing is the grade, None without code in the output; for code tasks.
+    grade_likelihoods: item and log-likelihoods -> Verdict, where that is not whether the right choice is the likeliest.
+    needs_words: items are graded by a word list, which whoever asks must name.
     """
 
     name: str
@@ -88,6 +88,8 @@ class Task:
     columns: tuple[str, ...] = ()
     rows: Callable[[Mapping[str, Any]], Sequence[Mapping[str, Any]]] = lambda row: (row,)
     program: Callable[[Item, str], str | None] | None = None
+    grade_likelihoods: Callable[[Item, Sequence[float]], Verdict] | None = None
+    needs_words: bool = False
 
     def style(self, name: str | None = None) -> Style:
         """The style of this name, or the usual one. Raises InputError for a name that it has not."""

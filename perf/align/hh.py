@@ -1,5 +1,6 @@
 """How well a small reward model of our own chain ranks real preferences: hh-rlhf, helpful and harmless.
 
+As a judge it is also asked about the rankings of Open Assistant's trees, which it has never seen.
 A tokenizer, a pretrained decoder, instruction tuning and the reward model are all trained here, on the dialogues of
 the training side alone. It has no bar: a decoder of some million parameters that has read a megabyte knows little of what people
 prefer.
@@ -8,6 +9,7 @@ prefer.
 import gzip
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -16,6 +18,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from contract.chat import SPECIAL_TOKENS
 from contract.conversation import Preference, Role, Turn
 from contract.results import Reward
+from perf.align.judged import read_oasst, tell
 from perf.align.rewarded import make, make_run
 from perf.bars import Bars
 from pipelines.preferences import is_heldout, prompt
@@ -77,6 +80,8 @@ def run(bars: Bars, data: Path) -> None:
                 f"{found.shorter_accuracy_high:.4f}, on {found.shorter_pairs:,} pairs; calibration error {found.ece:.3f}"
             )
         print(f"left out {found.dropped}, cut {found.cuts}")
+        tell("hh-rlhf, held out", made, [one for one in read_hh(data) if is_heldout(prompt(one), SHARE)])
+        tell("oasst trees, never seen", made, read_oasst(data))
         bars.at_least("reward_hh_accuracy", found.accuracy, 0)
 
 
@@ -117,6 +122,11 @@ def as_alpaca(pair: Preference) -> dict[str, str]:
 
 def tokenizer_of(pairs: list[Preference]) -> Tokenizer:
     """A byte-level BPE of the dialogues."""
+    return bpe(map(text_of, pairs))
+
+
+def bpe(texts: Iterable[str]) -> Tokenizer:
+    """A byte-level BPE of ENTRIES entries, or of as many as the texts give."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -126,5 +136,5 @@ def tokenizer_of(pairs: list[Preference]) -> Tokenizer:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(map(text_of, pairs), trainer)
+    tokenizer.train_from_iterator(texts, trainer)
     return tokenizer

@@ -16,7 +16,7 @@ from gristmill_airflow.links import address
 from gristmill_airflow.result import SUMMARY
 from gristmill_airflow.stage import RUN, hide, reported
 
-AFTER = ("evaluate", "export")  # their results lack PPO if they were made after a refusal
+AFTER = ("evaluate", "abilities", "export")  # their results lack PPO if they were made after a refusal
 FIGURES = (
     ("held-out accuracy of the reward model", "gate", "accuracy"),
     ("lower end of its confidence interval", "gate", "low"),
@@ -121,5 +121,7 @@ def stale_after(run: Run) -> list[str]:
     """Manifests of the stages after PPO that exist although PPO is not done."""
     if find(run.store, run.task(run.recipe.align)):
         return []
-    done = (find(run.store, run.task(stage)) for stage in AFTER)
+    tasks = run.tasks().values()
+    late = [one for one in tasks if one.stage in AFTER or (one.stage == "benchmark" and one.of(run.recipe.align))]
+    done = (find(run.store, one) for one in late)
     return [run.store.full(manifest.path) for manifest in done if manifest]

@@ -33,6 +33,7 @@ TABS = (
     ("Run", "dag_run", "run", "/{DAG_ID}/{RUN_ID}"),
     ("Pages", "dag_run", "pages", "/{DAG_ID}/{RUN_ID}"),
     ("Models", "dag_run", "models", "/{DAG_ID}/{RUN_ID}"),
+    ("Abilities", "dag_run", "abilities", "/{DAG_ID}/{RUN_ID}"),
     ("Rate", "dag_run", "rate", "/{DAG_ID}/{RUN_ID}"),
     ("Training", "task_instance", "training", "/{DAG_ID}/{RUN_ID}/{TASK_ID}"),
 )

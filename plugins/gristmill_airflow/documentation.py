@@ -19,6 +19,8 @@ PAGES = {
     "mix": "docs/mixture.md",
     "tokenizer": "docs/tokenizers.md",
     "pack": "docs/tokens.md",
+    "benchmark": "docs/evaluation.md",
+    "abilities": "docs/evaluation.md",
     "sample": "docs/feedback.md",
     "probe": "docs/ablations.md",
     "ablate": "docs/ablations.md",
@@ -46,7 +48,8 @@ def task_doc(name: str) -> str:
 
 
 def _scope(scope: str) -> str:
-    return "each segment of a crawl" if scope == "snapshot" else "the whole corpus"
+    each = {"snapshot": "each segment of a crawl", "model": "each model and benchmark"}
+    return each.get(scope, "the whole corpus")
 
 
 def _settings(name: str) -> str:

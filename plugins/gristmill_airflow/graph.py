@@ -1,5 +1,6 @@
 """The parts of the DAG files: operators and edges from the stage table, and the few tasks that are not stages."""
 
+import importlib
 import logging
 from collections.abc import Iterable
 from typing import Any
@@ -8,6 +9,7 @@ from airflow.sdk import Asset, TaskGroup, TriggerRule, conf, get_current_context
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from contract import ablation
+from contract.benchmarks import KNOWN
 from contract.headline import omitted
 from contract.manifest import find
 from contract.offered import recipe_uri
@@ -64,6 +66,37 @@ def mapped(names: Iterable[str], found: Any) -> dict[str, Any]:
     with TaskGroup("work", tooltip="the runs and partitions of each stage"):
         work = {name: of_stage.override(task_id=f"{name}_tasks")(found, name) for name in names}
     return {name: StageOperator.partial(**usual(name), **shown, stage=name).expand_kwargs(work[name]) for name in names}
+
+
+def benchmark(dag: str, first: Any) -> dict[str, Any]:
+    """The stage `benchmark`, mapped over the models and benchmarks that a DAG runs; without any it is skipped."""
+    found = benchmarks(RUN, dag)
+    first >> found
+    shown = {"map_index_template": "{{ task.partition }}", "trigger_rule": TriggerRule.NONE_FAILED}
+    return {
+        "benchmark": StageOperator.partial(**usual("benchmark"), **shown, stage="benchmark").expand(partition=found)
+    }
+
+
+@task
+def benchmarks(recipe: str, dag: str) -> list[str]:
+    """The models and benchmarks, such as `sft.mmlu`, over which a DAG maps the stage `benchmark`.
+
+    First refuses those of code on a machine without a sandbox, where none of their programs would run.
+    """
+    with reported():
+        run = open_run(recipe)
+        found = run.mapped("benchmark", dag)
+        if found and any(KNOWN[one.task].runs_code for one in run.recipe.benchmark.tasks.values()):
+            importlib.import_module("evals.sandbox").require()
+    most = conf.getint("core", "max_map_length")
+    if len(found) > most:
+        raise AirflowFailException(
+            f"{len(found)} models and benchmarks are more than the {most} that Airflow maps at once "
+            "(core.max_map_length); name fewer in benchmark.tasks, .steps or .others"
+        )
+    log.info("%d benchmarks of models: %s", len(found), ", ".join(found))
+    return found
 
 
 @task

@@ -13,7 +13,7 @@ from pathlib import Path
 from contract.errors import EXIT_BAD_INPUT, EXIT_BAD_RECIPE, EXIT_INTERRUPTED, GristmillError, RecipeError
 from contract.plan import Run, Task
 from contract.printable import printable
-from contract.stages import STAGES, Plane
+from contract.stages import STAGES, WHOLE, Plane
 from gristmill_airflow.output import ending
 
 GRACE_S: dict[Plane, int] = {"spark": 20, "gpu": 600, "local": 60}
@@ -67,6 +67,8 @@ def command(run: Run, task: Task) -> list[str]:
     recipe = ["--recipe", run.uri]
     if plane == "spark":
         return [sys.executable, "-m", "pipelines", task.stage, *recipe, "--partition", task.partition]
+    if task.partition != WHOLE:
+        recipe += ["--partition", task.partition]
     if plane == "local":
         return [sys.executable, "-m", "training", task.stage, *recipe]
     launcher = str(Path(sys.executable).with_name("deepspeed"))

@@ -13,7 +13,7 @@ from contract.stages import STAGES, Stage
 from gristmill_airflow.cockpit import root
 from gristmill_airflow.stage import StageOperator
 
-WITHOUT_CURVES = ("gate", "export", "sample", "ablate")
+WITHOUT_CURVES = ("gate", "benchmark", "abilities", "export", "sample", "ablate")
 
 
 def address(*parts: str, **query: str) -> str:

@@ -18,6 +18,7 @@ PAGES = (
     "pages",
     "training",
     "models",
+    "abilities",
     "rate",
     "new",
     "manifest",

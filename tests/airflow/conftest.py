@@ -46,6 +46,7 @@ ppo:
   max_response_tokens: 16
   engine: {{micro_batch: 4}}
 evaluate: {{sequences: 8, prompts: 4, max_response_tokens: 16, samples: 1}}
+benchmark: {{models: [sft], tasks: {{mmlu: {{items: {folder}/mmlu.csv, k: 0}}}}}}
 """
 
 
@@ -161,6 +162,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     """One Airflow for all tests of this folder."""
     folder = tmp_path_factory.mktemp("airflow")
     (folder / "mini.yaml").write_text(RECIPE.format(folder=folder))
+    (folder / "mmlu.csv").write_text("Which letter comes first?,a,b,c,d,A\nAnd last of these?,a,b,c,d,D\n")
     (folder / "crawl").mkdir()
     pages = list(prose().items())
     for index in range(2):

@@ -166,6 +166,9 @@ def test_the_whole_chain_ends_green_and_every_stage_left_its_manifest(live, reso
     states = {name: one["state"] for (name, _), one in live.tasks("align", align).items()}
     assert states.pop("dpo") == states.pop("grpo") == "skipped"
     assert {*states.values()} == {"success"}
+    pretrain = live.runs("pretrain", run_type="asset_triggered")[0]["dag_run_id"]
+    assert live.tasks("pretrain", pretrain)["benchmark", -1]["state"] == "skipped", "the base model is not asked"
+    assert live.tasks("evaluate", evaluate)["benchmark", 0]["state"] == "success"
     events = live.api.call("GET", "assets/events", order_by="timestamp")["asset_events"]
     corpus = next(one for one in events if (one["source_dag_id"], one["source_task_id"]) == ("corpus", "publish"))
     assert corpus["extra"]["recipe"] == resolved.uri

@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -23,7 +24,7 @@ def test_a_run_goes_from_crawl_to_export(make_run: Callable[..., Run], capsys: p
     lines = printed(run, capsys)
     stages = [next(word for word in line if word in STAGES) for line in lines]
     assert list(dict.fromkeys(stages)) == [
-        name for name in STAGES if name not in ("dpo", "grpo", "sample", "probe", "ablate")
+        name for name in STAGES if name not in ("dpo", "grpo", "benchmark", "sample", "probe", "ablate")
     ]
     lines_of_dpo = printed(make_run("align=dpo", run="two"), capsys)
     assert [word for line in lines_of_dpo for word in line if word in ALIGNING] == ["dpo"]
@@ -37,6 +38,18 @@ def test_a_run_goes_from_crawl_to_export(make_run: Callable[..., Run], capsys: p
     assert launched[1:] == [
         "--hostfile", "/dev/null", "--num_accelerators", "2", "--module", "training", "sft", "--recipe", run.uri,
     ]  # fmt: skip
+
+
+def test_a_benchmark_has_a_line_for_each_model(
+    make_run: Callable[..., Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "items.jsonl").write_text("{}")
+    run = make_run(f"benchmark.tasks={{mmlu: {{items: {tmp_path}/items.jsonl}}}}")
+    lines = [line for line in printed(run, capsys) if "benchmark" in line]
+    assert [line[1:] for line in lines] == [
+        ["-m", "training", "benchmark", "--recipe", run.uri, "--partition", f"{model}.mmlu"]
+        for model in ("pretrain", "sft", "aligned")
+    ]
 
 
 def test_a_recipe_with_variants_gives_each_task_of_theirs_once(

@@ -168,6 +168,12 @@ KEYS = {
     "pretrain.distill.teacher": "pretrain.distill.teacher={}",
     "feedback.judge.principles": "feedback.judge={{model: m, principles: {}}}",
     "probe.tasks.quiz": "probe.tasks={{quiz: {}}}",
+    "benchmark.tasks.mmlu.items": "benchmark.tasks={{mmlu: {{items: {}}}}}",
+    "benchmark.tasks.mmlu.shots": "benchmark.tasks={{mmlu: {{items: s3://open/pages/x, shots: {}}}}}",
+    "benchmark.tasks.ceval.names": "benchmark.tasks={{ceval: {{items: s3://open/pages/x, names: {}}}}}",
+    "benchmark.tasks.mmlu.words": "benchmark.tasks={{mmlu: {{items: s3://open/pages/x, words: {}}}}}",
+    "benchmark.others.mine": "benchmark.others={{mine: {}}}",
+    "feedback.judge.principles": "feedback.judge={{model: m, principles: {}}}",
 }
 
 

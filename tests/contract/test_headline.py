@@ -128,6 +128,16 @@ TOLD = [
         "0.5 where the better reply is shorter, 0.45 at the lower end reaches 0.45",
     ),
     (
+        made("benchmark", score=0.25, low=0.1, high=0.5, n=40, several={"pass@1": {"score": 0.125, "low": 0.1}}),
+        "score 0.25 on 40 items, confidence interval 0.1 to 0.5; pass@1 0.125",
+    ),
+    (made("benchmark", left_out="PPO is left out"), "nothing asked: PPO is left out"),
+    (made("abilities", benchmarks=0), "the recipe names no benchmarks"),
+    (
+        made("abilities", models=3, benchmarks=2, worse={"aligned": {"maths": 0.25, "code": 0.1}}, closed="maths fell"),
+        "3 models, 2 benchmarks; aligned lost maths, code; kept back: maths fell",
+    ),
+    (
         made("ppo", reward_first=-0.757, reward_last=0.1123, kl_first=0.0, kl_last=3.08, loss_last=2.0),
         "reward -0.757 -> 0.112, KL 0 -> 3.08",
     ),

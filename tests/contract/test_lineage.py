@@ -44,7 +44,7 @@ def test_a_model_leads_back_to_every_crawl_file(finished: Run) -> None:
     assert "  made evaluate all" in text
     assert {line.split()[1] for line in lines[1:] if line.strip().startswith("from") and "://" not in line} == set(
         STAGES
-    ) - {*ALIGNING, "judge", "evaluate", "export", "sample", "probe", "ablate"}
+    ) - {*ALIGNING, "judge", "evaluate", "benchmark", "abilities", "export", "sample", "probe", "ablate"}
 
 
 def test_the_chain_is_indented_step_by_step(make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -291,6 +291,21 @@ def test_segments_of_one_stage_are_one_node_and_other_settings_another(make_run:
     assert settings == ["7", "None"]
 
 
+def test_all_benchmarks_of_a_model_are_one_node(make_run: Callable[..., Run], tmp_path: Path) -> None:
+    (tmp_path / "items.jsonl").write_text("{}")
+    tasks = ", ".join(f"{name}: {{task: mmlu, items: {tmp_path}/items.jsonl}}" for name in "abc")
+    run = make_run(f"benchmark.tasks={{{tasks}}}")
+    whole = folded(graph(map(Node.of_task, run.tasks().values())))
+    found = {name: group for name, group in whole.nodes.items() if group.stage == "benchmark"}
+    assert [sorted(node.key[2] for node in group.nodes) for group in found.values()] == [
+        [f"{model}.{name}" for name in "abc"] for model in ("pretrain", "sft", "aligned")
+    ]
+    [abilities] = [name for name, group in whole.nodes.items() if group.stage == "abilities"]
+    assert {*found} < {*whole.back[abilities]}
+    [sft] = [name for name, group in whole.nodes.items() if group.stage == "sft"]
+    assert [sft] == [one for name in [*found][1:2] for one in whole.back[name]]
+
+
 def test_a_task_of_a_plan_has_its_edges_before_it_is_done(make_run: Callable[..., Run]) -> None:
     run = make_run()
     crawl = run.task("crawl", ONE)
@@ -301,5 +316,5 @@ def test_a_task_of_a_plan_has_its_edges_before_it_is_done(make_run: Callable[...
     assert nodes["crawl"].made is made
     assert (nodes["ppo"].made, nodes["ppo"].why) == (None, "not done yet")
     reached = {key[0] for key, _ in found.results([nodes["crawl"].key])}
-    assert reached == set(STAGES) - {"crawl", "curate"}
+    assert reached == set(STAGES) - {"crawl", "curate", "benchmark"}, "the recipe names no benchmarks"
     assert gaps(found, [nodes["crawl"].key]) == []

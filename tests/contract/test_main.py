@@ -136,11 +136,11 @@ def test_a_closed_gate_leaves_out_ppo_alone_and_nothing_that_is_done(
 
     def states() -> dict[str, str]:
         assert command.main(["plan", "--recipe", run.uri]) == 0
-        return {line[:16].strip(): line[65:].strip() for line in capsys.readouterr().out.splitlines()[-10:-2]}
+        return {line[:16].strip(): line[65:].strip() for line in capsys.readouterr().out.splitlines()[-11:-2]}
 
     ppo = "to do" if opened else "left out: the gate is closed"
     others = dict.fromkeys(("dpo", "grpo"), "left out: the recipe aligns by ppo")
-    later = dict.fromkeys(("judge", "evaluate", "export", "sample"), "to do")
+    later = dict.fromkeys(("judge", "evaluate", "abilities", "export", "sample"), "to do")
     assert states() == {"gate": "done", "ppo": ppo, **others, **later}
     Attempt(run, run.task("ppo")).commit([])
     assert states()["ppo"] == "done"

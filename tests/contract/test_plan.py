@@ -22,14 +22,14 @@ from contract.digest import split_digest, with_digest
 from contract.errors import InputError, RecipeError, StoreError
 from contract.facts import FACTS
 from contract.identity import Identity, Input
-from contract.plan import Run, as_input, open_run, plan
+from contract.plan import Run, Task, as_input, open_run, plan
 from contract.recipe import Recipe, parse
 from contract.scores import ESTABLISHED
 from contract.settings.base import Settings
 from contract.settings.corpus import LANGUAGE_MODEL, CuratedSource
 from contract.settings.examples import ChatSource, RoundOfVotes
 from contract.settings.examples import Source as ExampleSource
-from contract.settings.training import Phase
+from contract.settings.training import Benchmark, BenchmarkTask, Phase
 from contract.sources import (
     MAX_SEGMENTS,
     Segment,
@@ -62,6 +62,7 @@ CHANGED: dict[str, Any] = {
     "sample.models": ("sft",), "sample.temperatures": (0.5,), "sample.last": f"ppo/{'a' * 40}", "sample.judge": f"reward/{'a' * 40}", "ppo.last": f"ppo/{'a' * 40}", "grpo.last": f"grpo/{'a' * 40}", "evaluate.last": f"ppo/{'a' * 40}",
     "pack.more_seq_lens": (4096,), "pack.packing": "best_fit", "pretrain.mixture.proportions": {"crawl": 1.0},
     "mix.also_held_out": "f" * 40, "probe.reference": "f" * 40, "probe.tasks": {"a": "b"}, "ablate.measured": {"a": {"0": "f" * 40}},
+    "benchmark.tasks": {"gsm8k": BenchmarkTask(task="gsm8k", items="/b")}, "benchmark.models": ("sft",), "benchmark.steps": (7,), "benchmark.others": {"a": "/b"}, "abilities.at_least": {"maths": 0.5},
     "pretrain.mixture.epochs": {"crawl": 2.0}, "pretrain.phases": (Phase(share=1.0),),
 }  # fmt: skip
 
@@ -112,6 +113,9 @@ def with_value(recipe: Recipe, path: str, value: Any) -> Recipe:
     return changed
 
 
+BENCHMARKS = Benchmark.model_validate({"tasks": {"mmlu": {"items": "/b"}}})
+"""Without one, no task of `benchmark` is in a plan."""
+
 ALL = [leaf for stage in STAGES for leaf in leaves(Recipe().section(stage), stage)]
 
 
@@ -120,15 +124,20 @@ def test_a_changed_setting_changes_its_stage_and_what_follows_and_nothing_else(
     path: str, value: Any, runtime: bool
 ) -> None:
     stage = path.partition(".")[0]
-    recipe = Recipe(align=stage if stage in ALIGNING else "ppo")
+    recipe = Recipe(align=stage if stage in ALIGNING else "ppo", benchmark=BENCHMARKS)
     before = plan(recipe, SEGMENTS)
     after = plan(with_value(recipe, path, "another" if runtime else other(path, value)), SEGMENTS)
     # For example, extraction asks for the languages that langid keeps, and held-out text is not cut.
     readers = [stage for stage in STAGES if reads_setting(stage, path)]
-    changed = {key[0] for key in before if before[key].fingerprint != after[key].fingerprint}
+    changed = {key[0] for key in before.keys() | after.keys() if _fingerprint(before, key) != _fingerprint(after, key)}
     section, _, name = path.rpartition(".")
     off = name != "enabled" and getattr(Recipe().at(section), "enabled", True) is False
     assert changed == (set() if runtime or off else {*readers}.union(*map(downstream, readers)))
+
+
+def _fingerprint(tasks: dict[tuple[str, str], Task], key: tuple[str, str]) -> str | None:
+    """None of a task that the other plan alone has."""
+    return tasks[key].fingerprint if key in tasks else None
 
 
 def test_a_threshold_of_a_rule_set_counts_only_while_the_rules_are_on() -> None:
@@ -244,10 +253,10 @@ def test_a_curated_source_is_known_by_what_its_files_hold_and_by_what_decides_ab
 
 def test_a_changed_fact_changes_the_stages_that_use_it(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in FACTS:
-        before = plan(Recipe(), SEGMENTS)
+        before = plan(Recipe(benchmark=BENCHMARKS), SEGMENTS)
         with monkeypatch.context() as patch:
             patch.setitem(FACTS, name, lambda _: "another")
-            after = plan(Recipe(), SEGMENTS)
+            after = plan(Recipe(benchmark=BENCHMARKS), SEGMENTS)
         users = {stage.name for stage in STAGES.values() if name in stage.facts}
         changed = {key[0] for key in before if before[key].fingerprint != after[key].fingerprint}
         assert changed == users.union(*map(downstream, users)) != set(), name
@@ -257,7 +266,7 @@ def test_a_changed_fact_changes_the_stages_that_use_it(monkeypatch: pytest.Monke
 def test_a_raised_version_changes_its_stage_and_what_follows_and_nothing_else(
     stage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = Recipe(align=stage if stage in ALIGNING else "ppo")
+    recipe = Recipe(align=stage if stage in ALIGNING else "ppo", benchmark=BENCHMARKS)
     before = plan(recipe, SEGMENTS)
     monkeypatch.setitem(STAGES, stage, replace(STAGES[stage], version=STAGES[stage].version + 1))
     after = plan(recipe, SEGMENTS)
@@ -321,7 +330,7 @@ def test_planning_a_whole_crawl_takes_seconds_at_most() -> None:
 
     segments = [Segment("X-2024-10", index, (Source(f"s3://{index}", f"{index}", 1, "a"),)) for index in range(9000)]
     began = time.monotonic()
-    assert len(plan(Recipe(), segments)) == 6 * 9000 + 24
+    assert len(plan(Recipe(), segments)) == 6 * 9000 + 25
     assert time.monotonic() - began < 10
 
 
@@ -372,7 +381,7 @@ def test_an_edited_data_file_changes_its_stage_and_what_follows(make_run: Callab
     data.write_text("another")
     after = make_run(f"instructions.data={data}", run="after")
     changed = {key[0] for key, task in before.tasks().items() if after.tasks()[key].fingerprint != task.fingerprint}
-    assert changed == {"instructions", *downstream("instructions")}
+    assert changed == {"instructions", *downstream("instructions")} - {"benchmark"}, "the recipe names no benchmarks"
     assert open_run(after.uri).tasks() == after.tasks()
 
 
@@ -717,3 +726,113 @@ def test_only_the_stage_that_aligns_is_read() -> None:
     fingerprints = {name: tasks["evaluate", "all"].fingerprint for name, tasks in runs.items()}
     assert len(set(fingerprints.values())) == 3
     assert all(runs["ppo"][name, "all"] == runs["dpo"][name, "all"] for name in ("sft", "gate", *ALIGNING))
+
+
+def benchmarks(*overrides: str) -> dict[str, Task]:
+    """Partition -> task of `benchmark`, of two benchmarks whose files have digests of their own."""
+    outside = {"benchmark.tasks.mmlu.items": "d1", "benchmark.tasks.sums.items": "d2", "benchmark.others.mine": "d3"}
+    two = "benchmark.tasks={mmlu: {items: /mmlu}, sums: {task: gsm8k, items: /sums}}"
+    tasks = plan(parse("", "here", [two, *overrides]), SEGMENTS, outside)
+    return {partition: task for (stage, partition), task in tasks.items() if stage == "benchmark"}
+
+
+def test_a_recipe_without_benchmarks_has_none_of_their_tasks() -> None:
+    tasks = plan(Recipe(), SEGMENTS)
+    assert [key for key in tasks if key[0] == "benchmark"] == []
+    assert [one.stage for one in tasks["abilities", "all"].inputs] == ["decontaminate", "evaluate"]
+
+
+def test_a_benchmark_of_a_model_is_known_by_these_two_alone() -> None:
+    old = f"ppo/{'a' * 40}"
+    tasks = benchmarks("benchmark.steps=[7]", f"benchmark.others={{mine: /m, old: {old}}}", "align=dpo")
+    models = ("pretrain-7", "pretrain", "sft", "aligned", "mine", "old")
+    assert [*tasks] == [f"{model}.{name}" for model in models for name in ("mmlu", "sums")]
+    made = tasks["sft.sums"].identity
+    assert made.settings == {"benchmark.tasks": {"sums": {"task": "gsm8k"}}, "benchmark.models": ["sft"]}
+    assert made.outside == {"benchmark.tasks.sums.items": "d2"}
+    read = {model: [one.stage for one in tasks[f"{model}.mmlu"].identity.inputs] for model in models}
+    assert read == {
+        "pretrain-7": ["pretrain"],
+        "pretrain": ["pretrain"],
+        "sft": ["sft"],
+        "aligned": ["gate", "dpo"],
+        "mine": [],
+        "old": ["ppo"],
+    }
+    assert tasks["pretrain-7.mmlu"].identity.settings["benchmark.steps"] == [7]
+    assert tasks["mine.mmlu"].identity.outside == {"benchmark.others.mine": "d3", "benchmark.tasks.mmlu.items": "d1"}
+    assert tasks["old.mmlu"].elsewhere == (Input(stage="ppo", partition="all", fingerprint="a" * 40),)
+
+
+NAMES = st.sampled_from(("arc", "bbh", "mbpp", "mmlu", "other"))
+ASKED = st.fixed_dictionaries(
+    {"task": st.sampled_from(("mmlu", "gsm8k")), "items": st.just("/x")},
+    optional={"limit": st.integers(1, 9), "k": st.integers(0, 5), "max_tokens": st.integers(1, 9)},
+)
+NAMED = st.fixed_dictionaries(
+    {
+        "tasks": st.dictionaries(NAMES, ASKED, max_size=4),
+        "models": st.lists(st.sampled_from(("pretrain", "sft", "aligned")), unique=True),
+        "steps": st.lists(st.integers(1, 9), unique=True, max_size=3),
+        "others": st.dictionaries(st.sampled_from(("a", "b")), st.sampled_from(("/a", f"sft/{'b' * 40}"))),
+    }
+)
+
+
+@given(NAMED, NAMED)
+@settings(max_examples=60, deadline=None)
+def test_naming_another_benchmark_or_model_runs_nothing_again(one: dict[str, Any], more: dict[str, Any]) -> None:
+    """Whatever is named besides: what stays named keeps its fingerprint, and so does every other stage but the report."""
+
+    def planned(section: dict[str, Any]) -> dict[tuple[str, str], Task]:
+        recipe = Recipe.model_validate({"benchmark": section})
+        return plan(recipe, SEGMENTS, dict.fromkeys((f"benchmark.{key}" for key in recipe.benchmark.outside()), "d"))
+
+    both = {
+        "tasks": {**more["tasks"], **one["tasks"]},
+        "models": [*dict.fromkeys((*one["models"], *more["models"]))],
+        "steps": [*{*one["steps"], *more["steps"]}],
+        "others": {**more["others"], **one["others"]},
+    }
+    before, after = planned(one), planned(both)
+    changed = {key[0] for key, task in before.items() if _fingerprint(after, key) != task.fingerprint}
+    assert changed <= {"abilities", "export"}
+    asked = {key for key in after if key[0] == "benchmark"}
+    assert len(asked) == len(both["tasks"]) * sum(len(both[key]) for key in ("models", "steps", "others"))
+
+
+def test_a_moved_file_of_a_benchmark_is_the_same_and_a_changed_one_is_another() -> None:
+    def made(items: str, digest: str) -> str:
+        recipe = parse("", "here", [f"benchmark.tasks={{mmlu: {{items: {items}}}}}"])
+        return plan(recipe, SEGMENTS, {"benchmark.tasks.mmlu.items": digest})["benchmark", "sft.mmlu"].fingerprint
+
+    assert made("/moved", "d") == made("/here", "d") != made("/here", "another")
+
+
+def test_each_dag_maps_the_benchmarks_of_the_models_that_it_makes(make_run: Callable[..., Run], tmp_path: Path) -> None:
+    (tmp_path / "items.jsonl").write_text("{}")
+    model = tmp_path / "model"
+    model.mkdir()
+    named = f"benchmark.tasks={{mmlu: {{items: {tmp_path}/items.jsonl}}}}"
+    given = (named, "benchmark.steps=[3]", f"benchmark.others={{mine: {model}}}")
+    with pytest.raises(InputError, match=r"benchmark\.others\.mine: .*model holds no readable file"):
+        make_run(*given)
+    (model / "a.txt").touch()
+    with pytest.raises(InputError, match=r"benchmark\.others\.mine: .*model holds no config\.json, so no model is"):
+        make_run(*given)
+    (model / "config.json").write_text("{}")
+    run = make_run(*given)
+    found = {dag: run.mapped("benchmark", dag) for dag in ("pretrain", "align", "evaluate", "corpus")}
+    assert found == {
+        "pretrain": ["pretrain-3.mmlu", "pretrain.mmlu"],
+        "align": ["sft.mmlu", "aligned.mmlu"],
+        "evaluate": ["pretrain-3.mmlu", "pretrain.mmlu", "sft.mmlu", "aligned.mmlu", "mine.mmlu"],
+        "corpus": [],
+    }
+    assert run.mapped("filter", "corpus") == [segment.partition for segment in run.segments]
+    assert run.mapped("mix", "corpus") == []
+    run.check_inputs(run.task("benchmark", "sft.mmlu"))
+    (model / "config.json").write_text("{ }")
+    run.check_inputs(run.task("benchmark", "sft.mmlu"))
+    with pytest.raises(InputError, match=r"benchmark\.others\.mine: the file changed"):
+        run.check_inputs(run.task("benchmark", "mine.mmlu"))

@@ -72,7 +72,7 @@ def test_every_shipped_recipe_loads_and_survives_being_resolved(path: Path) -> N
         (
             "filtr: {}",
             [],
-            "filtr: unknown key; did you mean filter? allowed here: ablate, align, crawl, curate, decontaminate,",
+            "filtr: unknown key; did you mean filter? allowed here: abilities, ablate, align, benchmark, crawl,",
         ),
         ("filter: {min_words: many}", [], "filter.min_words: Input should be a valid integer"),
         ("filter: {min_words: -1}", [], "filter.min_words: Input should be greater than or equal to 0, got -1"),

@@ -14,5 +14,6 @@ def test_a_stage_depends_on_what_it_reads_directly_and_not() -> None:
     assert upstream("minhash_sign") == {"crawl", "extract", "langid", "score", "filter"}
     assert upstream("gate") == upstream("reward") | {"reward"}
     assert {"crawl", "mix", "pretrain", "sft", "preferences"} < upstream("reward")
-    assert downstream("reward") == {"gate", "ppo", "dpo", "grpo", "evaluate", "export", "sample"}
+    learned = {"gate", "ppo", "dpo", "grpo", "evaluate", "benchmark", "abilities", "export", "sample"}
+    assert downstream("reward") == learned
     assert downstream("export") == set()

@@ -15,13 +15,13 @@ from contract.ablation import TRAINED
 from contract.stages import ALIGNING, STAGES, Dag
 from gristmill_airflow.assets import CRAWL, RESOLVED
 from gristmill_airflow.documentation import task_doc
-from gristmill_airflow.stage import POOLS, StageOperator
+from gristmill_airflow.stage import POOLS, RUN, StageOperator
 
 DAGS = Path(__file__).parents[2] / "dags"
 SLICES = {dag: [stage.name for stage in STAGES.values() if stage.dag == dag] for dag in get_args(Dag)}
 
 LEARNED = ("preferences", "prompts", "reward", "gate", *ALIGNING, "judge", "evaluate")
-BESIDE = {"ablate": TRAINED, "feedback": LEARNED}
+BESIDE = {"ablate": TRAINED, "feedback": LEARNED, "pretrain": ("benchmark",), "align": ("benchmark",)}
 """DAG -> stages of other DAGs that it also runs."""
 
 
@@ -213,3 +213,22 @@ def test_every_stage_is_documented(bag):
     for dag in bag.dags.values():
         for stage, task in stages_of(dag).items():
             assert task.doc_md == task_doc(stage)
+
+
+@pytest.mark.parametrize("name", ["pretrain", "align", "evaluate"])
+def test_benchmarks_are_mapped_over_what_the_recipe_names_and_stop_nothing(bag, name):
+    """Airflow skips what is mapped over nothing, and with it all that waits for its success."""
+    dag = bag.dags[name]
+    task = dag.get_task("benchmark")
+    assert task.is_mapped
+    assert task.map_index_template == "{{ task.partition }}"
+    assert task.trigger_rule == "none_failed", "what does not align is skipped"
+    lister = dag.get_task("benchmarks")
+    assert lister.upstream_task_ids == {"resolve"}
+    assert [*lister.op_args] == [RUN, name], "a default would not be rendered"
+    made = {"pretrain": {"pretrain"}, "align": {"sft", "gate", *ALIGNING}, "evaluate": {"resolve"}}[name]
+    assert task.upstream_task_ids == {"benchmarks"} | made
+    assert task.downstream_task_ids == ({"abilities"} if name == "evaluate" else set())
+    if name == "evaluate":
+        assert dag.get_task("abilities").trigger_rule == "none_failed"
+        assert dag.get_task("export").trigger_rule == "all_success"

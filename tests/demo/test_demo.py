@@ -145,9 +145,9 @@ def test_lineage_leads_from_the_crawl_file_to_the_exported_model(first, crawl):
         check=True,
         cwd=ROOT,
     )
-    # The demo names no curated source, none would come from a crawl file; it aligns by PPO, has no round
-    # of feedback, and compares no variants.
-    not_crawled = ["curate", "dpo", "grpo", "sample", "probe", "ablate"]
+    # The demo names no curated source, none would come from a crawl file; it aligns by PPO, asks no benchmarks, has no
+    # round of feedback, and compares no variants.
+    not_crawled = ["curate", "dpo", "grpo", "benchmark", "sample", "probe", "ablate"]
     assert [name for name in STAGES if f"made {name} " not in traced.stdout] == not_crawled
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from contract.contamination import render, reports, tables
+from contract.contamination import Searched, render, reports, searched, tables
 from contract.documents import read_documents
 from contract.errors import InputError, RecipeError
 from contract.manifest import Manifest, need
@@ -366,3 +366,27 @@ def test_one_benchmark_without_anything_to_seek_is_refused_beside_another(
     (tmp_path / "short.jsonl").write_text('["too short"]')
     with pytest.raises(InputError, match=r"decontaminate\.benchmarks\.short: none of the 1 items"):
         load_benchmarks(Decontaminate(benchmarks=benchmarks | {"short": str(tmp_path / "short.jsonl")}))
+
+
+def test_what_was_found_of_each_item_is_known_by_the_content_of_its_files(
+    tmp_path: Path, make_document: Any, search: Any
+) -> None:
+    (tmp_path / "set").mkdir()
+    rows = [QUESTION, OTHER, "Who knows how many bolts a very long winter night may last?", "Why?"]
+    (tmp_path / "set" / "a.jsonl").write_text("".join(json.dumps({"question": row}) + "\n\n" for row in rows))
+    most = " ".join(QUESTION.split()[:17])  # 17 of 19 words
+    documents = [make_document(f"{FILLER}{most} {FILLER}"), make_document(" ".join(OTHER.split()[3:16]))]
+    asked = {"gsm": {"task": "gsm8k", "items": str(tmp_path / "set")}}
+    given = {"decontaminate.benchmarks": {"sums": str(tmp_path / "set")}, "benchmark.tasks": asked}
+    run, done = search([documents], given | {"decontaminate.min_coverage": 0.95})
+    found = searched(run.store, done)
+    assert found == {
+        run.outside["benchmark.tasks.gsm.items"]: {
+            "a.jsonl:1": Searched("leaked", True),
+            "a.jsonl:3": Searched("overlapping", False),
+            "a.jsonl:5": Searched("clean", False),
+            "a.jsonl:7": Searched("too short", False),
+        }
+    }
+    other, dropped = search([documents], given, "two")
+    assert next(iter(searched(other.store, dropped).values()))["a.jsonl:1"] == Searched("leaked", False)

@@ -159,4 +159,4 @@ def test_no_setting_of_the_approval_changes_a_fingerprint(tmp_path, resolve_run,
     )
     prints = [{key: task.fingerprint for key, task in run.tasks().items()} for run in (plain, changed)]
     assert prints[0] == prints[1]
-    assert approval.AFTER == ("evaluate", "export")
+    assert approval.AFTER == ("evaluate", "abilities", "export")

@@ -351,7 +351,7 @@ def test_variants_are_found_checked_once_and_told(resolve_run, tmp_path, monkeyp
     assert graph.of_stage.function(found, "filter") == found["filter"]
     assert {"recipe", "partition"} == found["filter"][0].keys()
     assert open_run(found["comparison"]).recipe.ablate.measured.keys() == {"base", "strict"}
-    monkeypatch.setattr(graph.conf, "getint", lambda *_: 5)
+    monkeypatch.setenv("AIRFLOW__CORE__MAX_MAP_LENGTH", "5")
     with pytest.raises(AirflowFailException, match="a stage would run 6 times for all variants, more than the 5"):
         graph.variants.function(base.uri)
 
@@ -361,3 +361,33 @@ def test_a_recipe_without_variants_is_refused_at_once(resolve_run, tmp_path):
     (tmp_path / "crawl" / "a.warc").write_bytes(b"WARC")
     with pytest.raises(AirflowFailException, match=r"ablate\.variants names no variant"):
         graph.variants.function(resolve_run(tmp_path / "crawl").uri)
+
+
+@pytest.fixture
+def asked(tmp_path, resolve_run):
+    """A run that asks one benchmark that is written and one of code."""
+    (tmp_path / "crawl").mkdir()
+    (tmp_path / "crawl" / "a.warc").write_bytes(b"WARC/1.0\r\n")
+    (tmp_path / "items.jsonl").write_text("{}")
+    tasks = {name: {"items": f"{tmp_path}/items.jsonl"} for name in ("gsm8k", "humaneval")}
+    return resolve_run(tmp_path / "crawl", {"benchmark.tasks": tasks})
+
+
+def test_a_dag_maps_its_models_benchmarks(asked, monkeypatch):
+    monkeypatch.setattr("evals.sandbox.require", lambda: None)
+    found = {dag: graph.benchmarks.function(asked.uri, dag) for dag in ("pretrain", "align", "evaluate")}
+    assert found["pretrain"] == ["pretrain.gsm8k", "pretrain.humaneval"]
+    assert found["align"] == ["sft.gsm8k", "sft.humaneval", "aligned.gsm8k", "aligned.humaneval"]
+    assert found["evaluate"] == [*found["pretrain"], *found["align"]]
+    monkeypatch.setenv("AIRFLOW__CORE__MAX_MAP_LENGTH", "5")
+    with pytest.raises(AirflowFailException, match="6 models and benchmarks are more than the 5 that Airflow maps"):
+        graph.benchmarks.function(asked.uri, "evaluate")
+
+
+def test_benchmarks_of_code_are_refused_at_once_without_a_sandbox(asked, monkeypatch):
+    monkeypatch.setattr("evals.sandbox._missing", lambda: "bwrap was not found")
+    with pytest.raises(
+        AirflowException, match="runs only in a sandbox, and this machine has none: bwrap was not found"
+    ):
+        graph.benchmarks.function(asked.uri, "align")
+    assert graph.benchmarks.function(asked.uri, "corpus") == [], "nothing is asked there"

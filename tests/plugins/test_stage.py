@@ -244,7 +244,16 @@ def test_a_killed_task_stops_its_child(run, launched, monkeypatch):
     made[0].stop()  # of one that has ended: nothing happens
 
 
-@pytest.mark.parametrize("name", STAGES)
+def test_a_benchmark_is_launched_with_its_partition(tmp_path, run, resolve_run):
+    (tmp_path / "items.jsonl").write_text("{}")
+    given = {"benchmark.tasks": {"mmlu": {"items": f"{tmp_path}/items.jsonl"}}, "benchmark.engine.processes": 2}
+    run = resolve_run(tmp_path / "crawl", given, "two")
+    text = shlex.join(command(run, run.task("benchmark", "sft.mmlu")))
+    assert text.endswith(f"training benchmark --recipe {shlex.quote(run.uri)} --partition sft.mmlu")
+    assert "deepspeed --num_accelerators 2 " in text
+
+
+@pytest.mark.parametrize("name", [name for name in STAGES if STAGES[name].scope != "model"])
 def test_every_stage_has_its_command(run, name):
     task = next(task for task in run.tasks().values() if task.stage == name)
     text = shlex.join(command(run, task))

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ from reports import abilities as module
 from reports.abilities import Abilities, Ability, Row, abilities, beside, replies, sample_rows
 from reports.models import Figure
 from tests.contract.conftest import make_run  # noqa: F401 - a fixture
+from tests.reports.answered import answer, records, tasks
 from tests.reports.trained import SAMPLES, commit, dump, train
 
 Make = Callable[..., Run]
@@ -169,3 +171,23 @@ def test_samples_that_are_no_json_are_a_note(run: Run, make_run: Make) -> None: 
     rows, notes = replies([(run, "sft")])
     assert rows == []
     assert "does not hold what its stage writes" in notes[0]
+
+
+def test_scores_on_benchmarks_are_compared_where_they_were_asked_alike(
+    resolve_run: Callable[..., Run], tmp_path: Path
+) -> None:
+    crawl = tmp_path / "crawl"
+    crawl.mkdir()
+    (crawl / "a.warc.gz").write_bytes(b"WARC")
+    asked = tasks("gsm8k", folder=tmp_path)
+    one, other = resolve_run(crawl, asked, "one"), resolve_run(crawl, {**asked, "benchmark.seed": 3}, "two")
+    for run in (one, other):
+        for model in ("sft", "aligned"):
+            answer(run, model, "gsm8k", records("gsm8k", "maths", [1.0, 0.0]))
+    found = [abilities(run, stage) for run, stage in ((one, "sft"), (one, "ppo"), (other, "sft"))]
+    alike, apart = beside(found[:2]), beside(found[::2])
+    assert [(row.name, [cell.figure.value for cell in row.cells if cell]) for row in alike] == [
+        ("gsm8k: maths", [0.5, 0.5])
+    ]
+    assert (alike[0].comparable, apart[0].comparable) == (True, False)
+    assert abilities(one, "pretrain").found == ()

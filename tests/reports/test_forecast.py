@@ -248,3 +248,18 @@ def test_a_draft_is_forecast_like_a_run(make, tmp_path):
     recipe = load(run.uri)
     drafted = draft(recipe)
     assert steps_of(drafted, "corpus", [run]) == steps_of(run, "corpus", [run])
+
+
+def test_each_dag_runs_the_benchmarks_of_the_models_that_it_makes(make, crawl):
+    (crawl.parent / "items.jsonl").write_text("{}")
+    run = make("one", **{"benchmark.tasks": {"mmlu": {"items": f"{crawl.parent}/items.jsonl"}}})
+    asked = {
+        dag: [task.partition for _, task in tasks_in(run, dag) if task.stage == "benchmark"]
+        for dag in ("corpus", "pretrain", "align", "evaluate")
+    }
+    own = ["pretrain.mmlu", "sft.mmlu", "aligned.mmlu"]
+    assert asked == {"corpus": [], "pretrain": own[:1], "align": own[1:], "evaluate": own}
+    found = forecast(tasks_in(run, "pretrain"), "pretrain", {}, [])
+    assert [(step.stage, step.tasks, step.to_run) for step in found.steps] == [("pretrain", 1, 1), ("benchmark", 1, 1)]
+    plain = make("two")
+    assert [step.stage for step in forecast(tasks_in(plain, "pretrain"), "pretrain", {}, []).steps] == ["pretrain"]

@@ -41,7 +41,7 @@ def stages(found: list[tuple[Step, int]]) -> list[str]:
 
 def test_a_model_leads_back_to_the_crawl_files_and_forward_to_its_export(run: Run) -> None:
     found = of_stage(run, "ppo")
-    assert stages(found.results) == ["evaluate", "export", "sample"]
+    assert stages(found.results) == ["evaluate", "export", "sample", "abilities"]
     back = stages(found.inputs)
     assert back[:3] == ["sft", "reward", "gate"]
     assert back[-1] == FILES

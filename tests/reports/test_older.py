@@ -111,4 +111,4 @@ def test_a_stage_that_was_left_out_does_not_hide_what_follows_it(
         if task.stage not in ("crawl", "extract", *ALIGNING):
             Attempt(judged, task).commit([])
     found = older(raised(reward=STAGES["reward"].version + 1))
-    assert [*found] == ["reward", "gate", "evaluate", "export", "sample"]
+    assert [*found] == ["reward", "gate", "evaluate", "abilities", "export", "sample"]

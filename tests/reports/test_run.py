@@ -54,6 +54,7 @@ def test_a_stage_sums_up_its_tasks():
         ([finished(), None], "", "1 of 2 done", ""),
         ([None], "the gate is closed", "left out", "the gate is closed"),
         ([finished()], "the gate is closed", "done", ""),
+        ([], "the recipe names no benchmarks", "left out", "the recipe names no benchmarks"),
         ([finished(), Unreadable("it is cut")], "", "damaged", "it is cut"),
     ],
 )

@@ -26,7 +26,7 @@ from contract.errors import Interrupted
 from contract.kinds import Kind
 from contract.manifest import Attempt, File, Manifest, find, need
 from contract.metrics import load_points
-from contract.plan import Run, resolve
+from contract.plan import WHOLE, Run, resolve
 from contract.results import result_of
 from perf.packed import write_shard
 from pipelines.spark import job as spark_job
@@ -200,7 +200,9 @@ def launch(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
     """`launch(run, "pretrain", processes=2)`: a stage as a user starts it, output in a pipe. What is left at the end is killed."""
     started: list[subprocess.Popen[str]] = []
 
-    def start(run: Run, stage: str, processes: int = 1, **environment: str) -> subprocess.Popen[str]:
+    def start(
+        run: Run, stage: str, processes: int = 1, partition: str = WHOLE, **environment: str
+    ) -> subprocess.Popen[str]:
         scripts = Path(sys.executable).parent
         command = [sys.executable, "-m", "training"]
         if processes > 1:
@@ -212,7 +214,7 @@ def launch(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
             ]  # fmt: skip
         clean = {key: value for key, value in os.environ.items() if key not in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_SIZE", "MASTER_ADDR", "MASTER_PORT")}  # fmt: skip
         process = subprocess.Popen(
-            [*command, stage, "--recipe", run.uri],
+            [*command, stage, "--recipe", run.uri, "--partition", partition],
             cwd=Path(__file__).parents[2],
             env={
                 **clean,
@@ -262,13 +264,19 @@ def align(corpus_store: Callable[..., Run], tmp_path_factory: pytest.TempPathFac
     scratch = tmp_path_factory.mktemp("scratch")
     join_alone()
 
-    def make(stage: str, *overrides: str) -> Job:
+    def make(stage: str, *overrides: str, partition: str = WHOLE) -> Job:
         os.environ["GRISTMILL_SCRATCH"] = str(scratch)
         run = corpus_store(*ALIGN, *overrides, name="align")
-        for task in run.task(stage).inputs:
+        own = run.task(stage, partition)
+        for task in own.inputs:
             if find(run.store, task) is None:
-                importlib.import_module(f"training.{task.stage}").run(make(task.stage, *overrides))
-        return Job(only_declared(run, stage), run.task(stage), Attempt(run, run.task(stage)))
+                if task.stage == "decontaminate":  # of a corpus that was committed as it is
+                    commit(run, "decontaminate", {}, benchmark_ngrams=0)
+                else:
+                    importlib.import_module(f"training.{task.stage}").run(
+                        make(task.stage, *overrides, partition=task.partition)
+                    )
+        return Job(only_declared(run, stage), own, Attempt(run, own))
 
     return make
 

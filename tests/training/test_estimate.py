@@ -57,6 +57,22 @@ def test_the_zero_stage_is_the_one_that_deepspeed_gets(dtype: str, stage: int, o
     assert engine.stage_in_force == deepspeed_config(engine, 1.0, 1, 1)["zero_optimization"]["stage"]
 
 
+def test_a_model_that_answers_holds_its_weights_and_what_it_has_read() -> None:
+    """`training.answering` says how many tokens these are."""
+    from training.answering import Asked
+
+    recipe = base("benchmark.tasks={mmlu: {items: /x}}", "benchmark.engine.dtype=bf16")
+    found = estimate.benchmark(recipe)
+    shape = recipe.pretrain.model
+    read = 2 * 2 * shape.layers * shape.d_model // shape.heads * shape.kv_heads * Asked().most
+    assert found.memory.cache == read
+    assert found.memory.weights == pytest.approx(2 * found.parameters)
+    said = "\n".join(estimate.report(recipe, H100, 0.4))
+    assert re.search(r"^benchmark +[\d,]+ +\d+ +not known$", said, re.MULTILINE)
+    assert "benchmark fits" in said
+    assert "benchmark" not in "\n".join(estimate.report(base(), H100, 0.4))
+
+
 def test_every_spark_stage_has_a_rate_in_the_order_of_the_stages() -> None:
     spark = [stage.name for stage in STAGES.values() if stage.plane == "spark" and stage.name != "curate"]
     assert [name for name in spark if name not in rates.SAMPLES] == list(rates.RATES)

@@ -27,9 +27,11 @@ from contract.chat_template import read_template
 from contract.conversation import Role, Turn
 from contract.errors import InputError
 from contract.kinds import Kind
+from contract.manifest import Manifest
 from contract.vocabulary import token_bytes
 from training.chat.jinja import FREE, ChatTemplate, with_tokens_of, words_of
 from training.engine.job import Job
+from training.engine.scratch import Scratch
 
 T = TypeVar("T")
 
@@ -99,6 +101,11 @@ class Chat:
         return self._number(self.end_token)
 
     @cached_property
+    def end_of_document(self) -> int:
+        """The token that ends every document of the corpus."""
+        return self._id("end_of_text")
+
+    @cached_property
     def end_token(self) -> str:
         """The same as text. Raises InputError if the template ends a reply with no special token."""
         if self.template is None:
@@ -138,6 +145,10 @@ class Chat:
     def text(self, text: str) -> list[int]:
         """Ids of plain text, without any special token."""
         return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+    def texts(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of each of several plain texts, which the tokenizer reads at the same time."""
+        return [one.ids for one in self._tokenizer.encode_batch(list(texts), add_special_tokens=False)]
 
     def ends(self, text: str) -> tuple[list[int], list[int]]:
         """Ids of plain text, and the character of the text at which each token ends."""
@@ -382,19 +393,30 @@ TEMPLATE_FILE = "chat_template.jinja"
 
 def open_chat(job: Job) -> Chat:
     """The run's tokenizer, with the chat template of `sft` where the stage is `sft` or comes after it."""
-    (file,) = job.files("tokenizer", Kind.TOKENIZER)
-    (named,) = job.files("tokenizer", Kind.SPECIAL_TOKENS)
-    special = load_special_tokens(job.scratch.download(named).read_bytes(), job.store.full(named.path))
-    path = job.scratch.download(file)
-    text = _template_of(job)
+    where = f"sft.chat_template: {job.settings.chat_template}" if job.task.stage == "sft" else "the template of sft"
+    folder = job.scratch.fresh(f"tokenizer-{job.ranks.rank}")
+    return chat_of(job.scratch, job.manifest("tokenizer"), _template_of(job), folder, where)
+
+
+def chat_of(scratch: Scratch, made: Manifest, text: str | None, folder: Path, where: str) -> Chat:
+    """The tokenizer that a manifest lists, with a chat template, or for None with our own format.
+
+    folder: an empty one for the tokenizer that knows the template's tokens. where: what messages call the template.
+    """
+    files = {file.kind: file for file in made.of(Kind.TOKENIZER, Kind.SPECIAL_TOKENS)}
+    if len(files) < 2:
+        raise InputError(f"{scratch.store.full(made.path)}: lists no tokenizer; run tokenizer again")
+    named = files[Kind.SPECIAL_TOKENS]
+    special = load_special_tokens(scratch.download(named).read_bytes(), scratch.store.full(named.path))
+    path = scratch.download(files[Kind.TOKENIZER])
     if text is None:
         return Chat(path, special)
-    made, special = with_tokens_of(text, path.read_text(), special)
-    own = job.scratch.fresh(f"tokenizer-{job.ranks.rank}") / "tokenizer.json"
-    own.write_text(made)
-    end = special["end_of_text"]
-    where = f"sft.chat_template: {job.settings.chat_template}" if job.task.stage == "sft" else "the template of sft"
-    return Chat(own, special, ChatTemplate(text, {"eos_token": end, "pad_token": special["pad"]}, where))
+    extended, special = with_tokens_of(text, path.read_text(), special)
+    own = folder / "tokenizer.json"
+    own.write_text(extended)
+    return Chat(
+        own, special, ChatTemplate(text, {"eos_token": special["end_of_text"], "pad_token": special["pad"]}, where)
+    )
 
 
 def _template_of(job: Job) -> str | None:

@@ -120,7 +120,7 @@ class Job(StageJob):
                     kind=known.get(path.name, Kind.MODEL),
                     bytes=path.stat().st_size,
                     sha256=file_digest(path),
-                    rows=len(self.curves.points) if path.name == "metrics.jsonl" else 0,
+                    rows=len(self.curves.points) if path.name == "metrics.jsonl" else _rows(path),
                 )
                 for path in sorted(folder.rglob("*"))
                 if path.is_file()
@@ -130,6 +130,16 @@ class Job(StageJob):
             made = self.attempt.commit(files, rows, result)
             settle_checkpoints(self.store, self.task, made, getattr(self.settings, "engine", None))
         self.ranks.barrier()
+
+
+def _rows(path: Path) -> int:
+    """The rows of a table; 0 of any other file."""
+    if path.suffix != ".parquet":
+        return 0
+    import pyarrow.parquet as pq
+
+    rows: int = pq.read_metadata(path).num_rows
+    return rows
 
 
 def checkpoint_prefixes(store: Store, stage: str, fingerprint: str) -> list[str]:

@@ -18,7 +18,7 @@ from filelock import Timeout
 from contract.errors import InputError
 from contract.manifest import File
 from contract.private import private_folder, private_lock
-from contract.store import Store
+from contract.store import Store, split_uri
 
 
 @dataclass
@@ -108,6 +108,30 @@ class Scratch:
                     part = source.download(entry.path, target / f"{entry.path}.part")
                     os.replace(part, target / entry.path)
         return target
+
+    def fetch_all(self, uri: str) -> Path:
+        """A local path of a file outside the results, or of a folder or prefix with everything below it.
+
+        What is local is used in place. Raises InputError if it is not there.
+        """
+        source, name = split_uri(uri)
+        if not source.is_s3:
+            path = source.local(name)
+            if not path.exists():
+                raise InputError(f"{uri}: is not there")
+            return path
+        file = source.entry(name)
+        entries = [file] if file else source.files(name)
+        if not entries:
+            raise InputError(f"{uri}: is not there")
+        target = self.folder / "outside" / hashlib.sha256(uri.encode()).hexdigest()[:24]
+        target.mkdir(parents=True, exist_ok=True)
+        with private_lock(target.with_name(target.name + ".lock")):
+            for entry in entries:
+                if not (target / entry.path).exists():
+                    part = source.download(entry.path, target / f"{entry.path}.part")
+                    os.replace(part, target / entry.path)
+        return target / name
 
 
 def scratch_base() -> Path:

@@ -26,10 +26,10 @@ def mapped(ask: Ask, dag_id: Name, run_id: Name, task_id: Name, map_index: Index
 def _show(ask: Ask, dag_id: str, run_id: str, task_id: str, map_index: int) -> Answer:
     run = ask.run(dag_id, run_id)
     of_variant = dag_id == "ablate" and map_index >= 0  # its mapped tasks are of other runs
-    task = None if of_variant else manifests.task_of(run, task_id, map_index)
+    task = None if of_variant else manifests.task_of(run, dag_id, task_id, map_index)
     if task is None:
         raise Refused(404, _unknown(task_id, map_index, of_variant))
-    found = manifests.shown(run, task)
+    found = manifests.shown(run, task, dag_id)
     return ask.show("manifest.html", dag_id=dag_id, run_id=run_id, task_id=task_id, map_index=map_index, found=found)
 
 
@@ -42,4 +42,5 @@ def _unknown(task_id: str, map_index: int, of_variant: bool) -> str:
         return f"The task {task_id} is no stage, so it leaves no manifest."
     if STAGES[stage].scope == "corpus":
         return f"{stage} runs once over the whole corpus; there is no {stage} {map_index}."
-    return f"{stage} runs once for each segment of the crawl. Open the manifest from one of its mapped tasks."
+    each = "segment of the crawl" if STAGES[stage].scope == "snapshot" else "model and benchmark"
+    return f"{stage} runs once for each {each}. Open the manifest from one of its mapped tasks."

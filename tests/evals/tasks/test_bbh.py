@@ -59,7 +59,7 @@ def test_examples_are_read_and_stand_before_the_question(tmp_path: Path) -> None
     assert {one.subject for one in chosen} == {"date_understanding"}
     text = prompt(BBH, asked, chosen).text
     published = (tmp_path / "cot-prompts" / "date_understanding.txt").read_text().partition("-----\n")[2].strip()
-    assert text == f"{published}\n\nQ: {asked.question}\nA: Let's think step by step."
+    assert text == f"{published}\n\nQ: {asked.question}\nA: Let's think step by step.\n"
 
 
 def test_a_folder_without_examples_is_refused(tmp_path: Path) -> None:

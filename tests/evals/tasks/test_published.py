@@ -3,6 +3,7 @@
 import io
 import json
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from contract.errors import InputError
+from contract.evalset import read_members
 from evals.tasks.published import read_items, read_names, with_names
 from evals.tasks.table import TASKS
 from tests.conftest import DATA
@@ -37,8 +39,36 @@ def test_the_same_rows_in_every_format_are_the_same_items(tmp_path: Path) -> Non
     read = [read_items(TASKS["gsm8k"], tmp_path / name) for name in ("a.jsonl", "b", "a.parquet", "a.zip")]
     assert [one.question for one in read[0]] == ["question 0", "question 1", "question 2"]
     assert [one.id for one in read[0]] == ["a/0", "a/1", "a/2"]
-    assert read[0] == read[1] == read[2] == read[3]
+    assert [[one.where for one in items] for items in read] == [
+        ["a.jsonl:1", "a.jsonl:2", "a.jsonl:3"],
+        ["a.json#0", "a.json#1", "a.json#2"],
+        ["a.parquet#0", "a.parquet#1", "a.parquet#2"],
+        ["a.zip/data/a.jsonl:1", "a.zip/data/a.jsonl:2", "a.zip/data/a.jsonl:3"],
+    ]
+    alike = [[replace(one, where="") for one in items] for items in read]
+    assert alike[0] == alike[1] == alike[2] == alike[3]
     assert read_items(TASKS["gsm8k"], lines, most=2) == read[0][:2]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.jsonl", json.dumps(GSM) + "\n\n" + json.dumps(GSM)),
+        ("a.json", json.dumps([GSM, GSM])),
+        ("a.json", json.dumps({"notes": ["x", "y"], "canary": "z", "examples": [GSM, GSM]})),
+        ("a.json", json.dumps(GSM)),
+        ("a.csv", f'question,answer\n"{GSM["question"]}\nand more",{GSM["answer"]!r}\n\nq,{GSM["answer"]!r}\n'),
+    ],
+    ids=["lines", "list", "a list behind another", "one item", "table"],
+)
+def test_an_item_stands_where_decontamination_finds_it(tmp_path: Path, name: str, content: str) -> None:
+    (tmp_path / name).write_text(content)
+    ours = read_items(TASKS["gsm8k"], tmp_path / name)
+    ((_, theirs),) = read_members(name, content.encode())
+    texts = {one.where: one.fields for one in theirs}
+    assert len({one.where for one in ours}) == len(ours)
+    for one in ours:
+        assert one.question in texts[one.where]
 
 
 def test_lines_may_be_named_json_and_tables_of_tabs_have_no_quotation_marks(tmp_path: Path) -> None:

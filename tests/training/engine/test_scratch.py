@@ -8,8 +8,8 @@ from unittest.mock import Mock
 
 import pytest
 
-from contract.errors import DamagedError, SetupError, StoreError
-from contract.store import Store
+from contract.errors import DamagedError, InputError, SetupError, StoreError
+from contract.store import Entry, Store
 from training.engine.job import Job
 from training.engine.scratch import Scratch
 
@@ -83,6 +83,39 @@ def test_a_committed_file_that_s3_has_lost_is_damage(
     monkeypatch.setattr(Store, "download", Mock(side_effect=FileNotFoundError))
     with pytest.raises(DamagedError, match=f"is gone, {file.bytes:,} bytes were committed"):
         job.scratch.download(file)
+
+
+def test_what_lies_outside_is_fetched_with_all_below_it(
+    make_job: Callable[..., Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "set" / "test").mkdir(parents=True)
+    (tmp_path / "set" / "test" / "law.csv").write_text("here")
+    job = make_job("pretrain")
+    assert job.scratch.fetch_all(f"{tmp_path}/set") == tmp_path / "set", "what is local is used in place"
+    assert job.scratch.fetch_all(f"{tmp_path}/set/test/law.csv").read_text() == "here"
+    with pytest.raises(InputError, match="nowhere: is not there"):
+        job.scratch.fetch_all(f"{tmp_path}/nowhere")
+    fetched = []
+
+    def download(store: Store, path: str, target: Path) -> Path:
+        fetched.append(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(f"{store.uri} {path}")
+        return target
+
+    monkeypatch.setattr(Store, "entry", lambda store, path: None)
+    monkeypatch.setattr(
+        Store, "files", lambda store, path: [Entry(f"{path}/dev/a.csv", 1, 0), Entry(f"{path}/b", 1, 0)]
+    )
+    monkeypatch.setattr(Store, "download", download)
+    for _ in range(2):
+        folder = job.scratch.fetch_all("s3://bucket/sets/mmlu")
+        assert (folder / "dev" / "a.csv").read_text() == "s3://bucket/sets mmlu/dev/a.csv"
+        assert sorted(one.name for one in folder.rglob("*") if one.is_file()) == ["a.csv", "b"]
+    assert fetched == ["mmlu/dev/a.csv", "mmlu/b"], "each once"
+    monkeypatch.setattr(Store, "files", lambda store, path: [])
+    with pytest.raises(InputError, match="s3://bucket/sets/none: is not there"):
+        job.scratch.fetch_all("s3://bucket/sets/none")
 
 
 def test_the_first_process_of_a_machine_holds_the_folder_of_all(make_job: Callable[..., Job]) -> None:
