@@ -158,7 +158,7 @@ STAGES: dict[str, Stage] = {
         ),
         Stage(
             "ppo", "align", "gpu", "corpus",
-            ("sft", "reward", "gate", "pack", "preferences", "prompts", "tokenizer"), 7,
+            ("sft", "reward", "gate", "pack", "preferences", "prompts", "tokenizer"), 8,
             "reinforcement learning from the reward model",
             settings=("reward.pretrain_tasks", "pack.seq_len", "pretrain.boundaries", "pretrain.mixture"),
             facts=("chat_format",),
@@ -169,7 +169,7 @@ STAGES: dict[str, Stage] = {
             settings=("judge.share", "reward.pretrain_tasks"), facts=("chat_format",),
         ),
         Stage(
-            "grpo", "align", "gpu", "corpus", ("sft", "reward", "gate", "preferences", "prompts", "tokenizer"), 1,
+            "grpo", "align", "gpu", "corpus", ("sft", "reward", "gate", "preferences", "prompts", "tokenizer"), 2,
             "PPO without a critic, in PPO's place if `align` says so",
             settings=("reward.pretrain_tasks",), facts=("chat_format",),
         ),

@@ -30,7 +30,7 @@ from training.engine.job import Job
 from training.models import llama as model
 from training.models.encoder import EncoderReward
 from training.models.frozen import Adapted, Frozen
-from training.rollout import Rollout, generate, response_logits, row_seed
+from training.rollout import Rollout, generate, response_logits, row_seed, trimmed
 from training.vllm_sampler import Sampler
 
 TEXT_CHARS = 2000
@@ -158,8 +158,9 @@ def sample(
 
 
 def parts(sampled: Rollout | Experience, size: int) -> list[tuple[Tensor, Tensor]]:
-    """Tokens and attention, `size` rows at a time."""
-    return list(zip(sampled.tokens.split(size), sampled.attention.split(size), strict=True))
+    """Tokens and attention, `size` rows at a time, without what is padding in all of them."""
+    rows = zip(sampled.tokens.split(size), sampled.attention.split(size), strict=True)
+    return [trimmed(*one, sampled.mask.shape[1]) for one in rows]
 
 
 def values_of(actors: Actors, sampled: Rollout, size: int) -> Tensor:

@@ -57,7 +57,7 @@ from training.models.frozen import frozen
 from training.models.lm import summed_nll
 from training.models.policy import load_policy, reference_of, save_policy
 from training.models.scalar import RewardModel, ScalarHead
-from training.rollout import response_logits
+from training.rollout import response_logits, trimmed
 
 LEARNT = ("policy_loss", "entropy", "clip_fraction", "ratio", "kl_update", "ptx_loss", "value_loss")
 NORMS = ("grad_norm", "value_grad_norm")
@@ -147,7 +147,8 @@ def update(
         for part, some in enumerate(mine):
             if learns:
                 sums[:-1] += _policy_part(job, actors.policy, seen, targets[0], some, count, ptx, part)
-            values = actors.critic(seen.tokens[some], seen.attention[some])[:, -seen.mask.shape[1] - 1 : -1]
+            length = seen.mask.shape[1]
+            values = actors.critic(*trimmed(seen.tokens[some], seen.attention[some], length))[:, -length - 1 : -1]
             missed = loss.value_loss(values, seen.values[some], targets[1][some], settings.value_clip)
             value_loss = loss.masked_mean(missed, seen.mask[some], count)
             actors.critic.backward(settings.value_coef * value_loss * scale)

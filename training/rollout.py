@@ -1,5 +1,8 @@
 """Sampling from a policy: left-padded prompts, a key-value cache, temperature, and one random stream per row.
 
+A row of prompt and response is padded on its left alone, so no position is lost between a short prompt and its response
+or after it, and a model reads no more than the longest row has.
+
 Each row draws from its own generator. So its response does not depend on the other rows of its batch or process, and a
 resume needs no saved random state: the seed determines all draws.
 """
@@ -15,15 +18,15 @@ from torch import Tensor, nn
 
 from training.decoding import by_sdpa, decoder, positions
 
-__all__ = ["Rollout", "draw", "generate", "left_pad", "positions", "response_logits", "row_seed"]
+__all__ = ["Rollout", "draw", "generate", "joined", "left_pad", "positions", "response_logits", "row_seed", "trimmed"]
 
 
 @dataclass(frozen=True)
 class Rollout:
-    """Prompts and sampled responses, with P prompt positions and R response positions.
+    """Prompts and sampled responses, in rows that all end with their response's last token.
 
-    tokens and attention (B, P + R): responses begin at position P; attention is 0 on padding at both ends.
-    mask (B, R): 1 on response tokens, including the end-of-text token.
+    tokens and attention (B, T): attention is 0 on padding, which is all on the left. mask (B, R): 1 on response tokens,
+    including the end-of-text token, among the last R positions; the longest response of all processes has R tokens.
     """
 
     tokens: Tensor
@@ -122,13 +125,32 @@ def generate(
                 under_way.keep(stay)
                 under_way.logits, rows, alive = under_way.logits[stay], rows[stay], alive[stay]
     model.train(training)
-    tokens = torch.cat((tokens, replies[:, : step + 1]), dim=1)
-    attention = torch.cat((attention, masks[:, : step + 1].long()), dim=1)
-    return Rollout(tokens, attention, masks[:, : step + 1].contiguous())
+    return joined(tokens, attention, replies[:, : step + 1], masks[:, : step + 1])
+
+
+def joined(tokens: Tensor, attention: Tensor, replies: Tensor, mask: Tensor) -> Rollout:
+    """Left-padded prompts, (B, P), and responses padded on their right, (B, R), with their mask, as one row each."""
+    missing = (1 - mask).sum(-1, keepdim=True).long()
+
+    def ended(rows: Tensor) -> Tensor:
+        """Each row with its last `missing` positions moved before its first."""
+        width = rows.shape[1]
+        return rows.gather(1, (torch.arange(width, device=rows.device) - missing) % width)
+
+    return Rollout(
+        ended(torch.cat((tokens, replies), dim=1)), ended(torch.cat((attention, mask.long()), dim=1)), ended(mask)
+    )
+
+
+def trimmed(tokens: Tensor, attention: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    """Tokens and attention, (B, T) each, without what is padding in all rows; the last `length` + 1 positions stay."""
+    first = min(int(attention.any(0).long().argmax()), tokens.shape[1] - length - 1)
+    return tokens[:, first:], attention[:, first:]
 
 
 def response_logits(model: Callable[..., Any], tokens: Tensor, attention: Tensor, length: int) -> Tensor:
-    """The logits that predict the last `length` tokens, in one forward pass with gradients: (B, P + R) -> (B, R, V)."""
+    """The logits that predict the last R = `length` tokens, by one forward pass with gradients: (B, T) -> (B, R, V)."""
+    tokens, attention = trimmed(tokens, attention, length)
     output: Any = model(
         input_ids=tokens,
         attention_mask=attention,

@@ -16,7 +16,7 @@ from torch import nn
 from contract.errors import RecipeError
 from contract.settings.training import Rollouts
 from training.engine.job import Job
-from training.rollout import Rollout, left_pad
+from training.rollout import Rollout, joined, left_pad
 
 MEMORY = 0.3
 """Of the GPU's memory: for vLLM's copy of the weights, and keys and values. It has all of it back while it sleeps."""
@@ -82,9 +82,6 @@ def rollout_of(
     device: torch.device | str,
 ) -> Rollout:
     """Prompts and replies as `rollout.generate` gives them: prompts of `width` positions, replies of `longest`."""
-    tokens, attention = left_pad(prompts, end_of_text, device, width)
     rows = [[*ids, *[end_of_text] * (longest - len(ids))] for ids in replies]
     mask = torch.tensor([[1.0] * len(ids) + [0.0] * (longest - len(ids)) for ids in replies], device=device)
-    return Rollout(
-        torch.cat((tokens, torch.tensor(rows, device=device)), 1), torch.cat((attention, mask.long()), 1), mask
-    )
+    return joined(*left_pad(prompts, end_of_text, device, width), torch.tensor(rows, device=device), mask)

@@ -23,7 +23,7 @@ from training.experience import minibatches, questions
 from training.models import llama as model
 from training.rollout import left_pad, response_logits
 
-STEPS = 3
+STEPS = 6
 ROWS, MINI, LONGEST = 32, 16, 96
 SETTINGS = (
     "pack.seq_len=160", "pretrain.steps=3", "pretrain.model={layers: 6, d_model: 320, heads: 5, kv_heads: 5, d_ff: 864}",

@@ -146,6 +146,11 @@ class Live:
             raise AssertionError(f"{error}; states and attempts: {states}") from None
         return self.state(dag, run)
 
+    def ended(self, dag: str, run: str, task: str) -> bool:
+        """Whether the scheduler knows that the first attempt's process has ended well, even if the task waits for an answer."""
+        event = f"Received executor event with state success for task instance TaskInstanceKey(dag_id='{dag}', task_id='{task}', "
+        return f"{event}run_id='{run}', try_number=1, " in (self.folder / "airflow.log").read_text()
+
     def mismatches(self) -> str:
         """What Airflow noted of tasks whose state changed behind its back."""
         found = self.api.call("GET", "eventLogs", event="state mismatch")["event_logs"]

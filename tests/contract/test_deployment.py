@@ -166,13 +166,13 @@ KEYS = {
     "sft.chat_template": "sft.chat_template={}",
     "reward.start_from": "reward.start_from={}",
     "pretrain.distill.teacher": "pretrain.distill.teacher={}",
+    "feedback.judge.principles": "feedback.judge={{model: m, principles: {}}}",
     "probe.tasks.quiz": "probe.tasks={{quiz: {}}}",
     "benchmark.tasks.mmlu.items": "benchmark.tasks={{mmlu: {{items: {}}}}}",
     "benchmark.tasks.mmlu.shots": "benchmark.tasks={{mmlu: {{items: s3://open/pages/x, shots: {}}}}}",
     "benchmark.tasks.ceval.names": "benchmark.tasks={{ceval: {{items: s3://open/pages/x, names: {}}}}}",
     "benchmark.tasks.mmlu.words": "benchmark.tasks={{mmlu: {{items: s3://open/pages/x, words: {}}}}}",
     "benchmark.others.mine": "benchmark.others={{mine: {}}}",
-    "feedback.judge.principles": "feedback.judge={{model: m, principles: {}}}",
 }
 
 

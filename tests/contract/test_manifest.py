@@ -258,8 +258,9 @@ def test_an_attempt_that_never_beat_deletes_nothing_and_holds_nobody_up(
     attempt = Attempt(run, run.task("crawl", SEGMENT))
     deleted: list[str] = []
     monkeypatch.setattr(Store, "delete", lambda store, path: deleted.append(path))
+    before = {*threading.enumerate()}
     with attempt.running():
-        assert all(one.daemon for one in threading.enumerate() if one is not threading.main_thread())
+        assert all(one.daemon for one in {*threading.enumerate()} - before)
         attempt.commit(write(attempt, 3), Rows(read=3, kept=3))
     assert deleted == [], "a request to the store is not free"
 

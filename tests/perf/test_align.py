@@ -38,7 +38,7 @@ def test_every_stage_that_trains_is_killed_and_those_with_adapters_where_peft_is
 ) -> None:
     """`pretrain` is killed in a bench of its own, and `judge` learns by the code of `reward`."""
     trained = {stage.name for stage in STAGES.values() if stage.plane == "gpu"}
-    assert set(resume.SETTINGS) == trained - {"pretrain", "judge", "evaluate", "benchmark", "probe", "export", "ablate"}
+    assert set(resume.SETTINGS) == trained - {"pretrain", "judge", "evaluate", "benchmark", "sample", "probe"}
     for there, labels in (
         (None, [*resume.SETTINGS]),
         ("a spec", [*resume.SETTINGS, *(f"{one}_adapters" for one in resume.ADAPTED)]),

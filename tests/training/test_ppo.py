@@ -235,7 +235,7 @@ def test_collecting_asks_every_model_about_every_reply(micro_batch: int) -> None
             for found, module in ((seen.log_probs, actors.policy.module), (seen.reference, actors.reference.module)):
                 log_p = (module(input_ids=chat[None]).logits[0] / 0.8).log_softmax(-1)
                 expected = [float(log_p[at - 1, chat[at]]) for at in range(len(prompt), len(chat))]
-                assert found[row, :size].tolist() == pytest.approx(expected, abs=1e-4)
+                assert found[row, -size:].tolist() == pytest.approx(expected, abs=1e-4)
             values = actors.critic.module(chat[None], torch.ones_like(chat[None]))[0]
             scores = actors.reward.module(chat[None], torch.ones_like(chat[None]))[0]
             ours, theirs = (
@@ -243,11 +243,11 @@ def test_collecting_asks_every_model_about_every_reply(micro_batch: int) -> None
                 for module in (actors.policy.module, actors.reference.module)
             )
         apart = (ours.exp() * (ours - theirs)).sum(-1).tolist()
-        assert seen.exact[row, :size].tolist() == pytest.approx(apart, abs=1e-4)
-        assert seen.values[row, :size].tolist() == pytest.approx(values[len(prompt) - 1 : -1].tolist(), abs=1e-4)
+        assert seen.exact[row, -size:].tolist() == pytest.approx(apart, abs=1e-4)
+        assert seen.values[row, -size:].tolist() == pytest.approx(values[len(prompt) - 1 : -1].tolist(), abs=1e-4)
         assert float(seen.scores[row]) == pytest.approx(float(scores[-1]), abs=1e-4)
         for padded in (seen.log_probs, seen.reference, seen.values, seen.exact):
-            assert padded[row, size:].abs().sum() == 0
+            assert padded[row, :-size].abs().sum() == 0
             assert not padded.requires_grad
 
 

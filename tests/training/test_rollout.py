@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from training.rollout import Rollout, draw, generate, left_pad, positions, response_logits, row_seed
+from training.rollout import Rollout, draw, generate, joined, left_pad, positions, response_logits, row_seed, trimmed
 
 END = 0
 PROMPTS = [[5, 6, 7], [9], [3, 4, 5, 6, 7, 8, 9]]
@@ -37,8 +37,8 @@ def test_cached_sampling_draws_from_the_distribution_of_a_whole_forward_pass(mod
         for row, seed in enumerate(SEEDS):
             uniforms = torch.rand(24, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
             text = sampled.texts()[row]
-            again = draw((logits[row] / temperature).softmax(-1), uniforms[: logits.shape[1]])
-            assert again[: len(text)].tolist() == text
+            again = draw((logits[row, -len(text) :] / temperature).softmax(-1), uniforms[: len(text)])
+            assert again.tolist() == text
 
 
 def test_padding_does_not_change_a_row(model: LlamaForCausalLM) -> None:
@@ -57,7 +57,7 @@ def test_response_ends_at_end_of_text(model: LlamaForCausalLM) -> None:
         assert text.count(END) == int(ended[row])
         assert (text[-1] == END) == bool(ended[row])
         assert len(text) == 30 or bool(ended[row])
-        assert sampled.attention[row].tolist() == [1] * (2 + len(text)) + [0] * (sampled.mask.shape[1] - len(text))
+        assert sampled.attention[row].tolist() == [0] * (sampled.mask.shape[1] - len(text)) + [1] * (2 + len(text))
 
 
 def test_same_seed_same_response_other_seed_another(model: LlamaForCausalLM) -> None:
@@ -110,7 +110,8 @@ def test_sampling_feeds_one_token_at_a_time(model: LlamaForCausalLM, calls: list
     assert [one["position_ids"][2, -1].item() for one in calls] == [6 + step for step in range(steps)]
     assert all(one["logits_to_keep"] == 1 and one["use_cache"] for one in calls)
     assert not any(one["training"] or one["gradients"] for one in calls)
-    assert sampled.tokens[1, :9].tolist() == [END] * 8 + [9]
+    (first,) = sampled.texts()[1:2]
+    assert sampled.tokens[1].tolist() == [END] * (8 + steps - len(first)) + [9, *first]
     generate(model, PROMPTS, SEEDS, 2, END)
     assert not model.training, "evaluation mode stays as well"
 
@@ -128,9 +129,24 @@ def test_all_go_on_until_every_process_is_done(model: LlamaForCausalLM) -> None:
     assert longer.mask.shape[1] == 20
     assert told == [True] * (short.mask.shape[1] - 1) + [False] * (21 - short.mask.shape[1])
     assert longer.texts() == short.texts()
-    padding = longer.mask == 0
-    assert set(longer.responses[padding].tolist()) == {END}
-    assert torch.equal(longer.attention[:, 2:], longer.mask.long())
+    padding = longer.attention == 0
+    assert set(longer.tokens[padding].tolist()) == {END}
+    assert torch.equal(longer.attention.sum(-1), 2 + longer.mask.sum(-1).long())
+
+
+def test_rows_of_prompt_and_response_are_padded_on_the_left_alone() -> None:
+    tokens, attention = left_pad([[4, 5], [6]], pad=9, device="cpu")
+    made = joined(
+        tokens, attention, torch.tensor([[7, 9, 9], [1, 2, 3]]), torch.tensor([[1.0, 0.0, 0.0], [1.0, 1.0, 1.0]])
+    )
+    assert made.tokens.tolist() == [[9, 9, 4, 5, 7], [9, 6, 1, 2, 3]]
+    assert made.attention.tolist() == [[0, 0, 1, 1, 1], [0, 1, 1, 1, 1]]
+    assert made.mask.tolist() == [[0, 0, 1], [1, 1, 1]]
+    assert made.texts() == [[7], [1, 2, 3]]
+    narrow = trimmed(made.tokens, made.attention, 3)
+    assert [one.tolist() for one in narrow] == [[[9, 4, 5, 7], [6, 1, 2, 3]], [[0, 1, 1, 1], [1, 1, 1, 1]]]
+    assert trimmed(made.tokens[:1], made.attention[:1], 3)[0].tolist() == [[9, 4, 5, 7]], "length + 1 positions stay"
+    assert trimmed(made.tokens[:1], made.attention[:1], 1)[0].tolist() == [[4, 5, 7]]
 
 
 def test_padding_after_a_cut_reply_is_no_end() -> None:

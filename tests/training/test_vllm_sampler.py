@@ -21,8 +21,8 @@ def job_of() -> Any:
 
 def test_replies_become_a_rollout() -> None:
     found = rollout_of([[5, 6], [7]], [[1, 0], [2]], 3, 4, 0, "cpu")
-    assert found.tokens.tolist() == [[0, 5, 6, 1, 0, 0, 0], [0, 0, 7, 2, 0, 0, 0]]
-    assert found.attention.tolist() == [[0, 1, 1, 1, 1, 0, 0], [0, 0, 1, 1, 0, 0, 0]]
+    assert found.tokens.tolist() == [[0, 0, 0, 5, 6, 1, 0], [0, 0, 0, 0, 0, 7, 2]]
+    assert found.attention.tolist() == [[0, 0, 0, 1, 1, 1, 1], [0, 0, 0, 0, 0, 1, 1]]
     assert found.texts() == [[1, 0], [2]]
     assert found.ended(0).tolist() == [True, False]
 
@@ -59,7 +59,7 @@ def test_it_sleeps_unless_it_is_asked_and_has_the_policys_weights(monkeypatch: p
         ("generate", [{"prompt_token_ids": [5]}, {"prompt_token_ids": [6, 7]}], [(11, 6, [0]), (12, 6, [0])]),
         "sleep",
     ]
-    assert found.mask.tolist() == [[1, 1, 0, 0]] * 2, "as long as the longest reply of another process"
+    assert found.mask.tolist() == [[0, 0, 1, 1]] * 2, "as long as the longest reply of another process"
 
 
 def test_without_vllm_it_says_what_to_do() -> None:
