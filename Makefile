@@ -25,7 +25,7 @@ help:
 	@echo "make bench-tokens    mixtures, order, tokenizers, packing, reading of tokens; ONLY=order takes one of the files in perf/tokens"
 	@echo "make bench-pretrain  speed, checkpoints, resuming of pretraining; ONLY=checkpoint takes one of the files in perf/pretrain"
 	@echo "make bench-align     known answers, resuming and speed of alignment; ONLY=resume takes one of the files in perf/align"
-	@echo "make bench-evaluate  answers found, pass@k, judges' biases, ways out of the sandbox, speed beside lm-evaluation-harness; ONLY=escapes takes one of the files in perf/evaluate"
+	@echo "make bench-evaluate  answers found, pass@k, judges' biases, ways out of the sandbox, a spoilt ability, speed beside lm-evaluation-harness; ONLY=escapes takes one of the files in perf/evaluate"
 	@echo "make bench-cockpit   the pages inside Airflow: fifty users, ten million documents; ONLY=\"load drawn\" takes some of the parts"
 	@echo "make bench-feedback  simulated people: the reward that their votes tell, three rounds, and whether a vote is lost; ONLY=known takes one of: known rounds kept"
 	@echo "                     BAR name value bar ok|short: measured, required, reached or not; the target fails where one is short"
