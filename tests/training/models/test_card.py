@@ -98,7 +98,7 @@ def test_the_evaluation_and_the_limits_are_those_of_the_exported_model() -> None
     assert limits.strip().split("\n") == [
         "- What it writes may be wrong, and nothing checks it.",
         "- It sees at most 2,048 tokens at once.",
-        "- Not measured: knowledge en, knowledge zh, reasoning, dialogue, harmlessness.",
+        "- Not measured: language, knowledge en, knowledge zh, reasoning, dialogue, harmlessness.",
         "- Worse than `sft` beyond noise: maths.",
         "- mbpp: an answer was found in only 0.0 % of its outputs.",
         "- gsm8k: 4 items still stand in the training corpus.",
