@@ -19,7 +19,8 @@ def wilson(successes: float, total: float, confidence: float = CONFIDENCE) -> tu
     share, width = successes / total, z * z / total
     centre = (share + width / 2) / (1 + width)
     half = z * ((share * (1 - share) + width / 4) / total) ** 0.5 / (1 + width)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    low = 0.0 if successes <= 0 else max(0.0, centre - half)  # where it is 0, rounding would leave a hair
+    return low, 1.0 if successes >= total else min(1.0, centre + half)
 
 
 def effective_number(scores: Sequence[float], clusters: Sequence[Hashable]) -> float:

@@ -26,6 +26,7 @@ PRIVATE = {  # names that libraries keep to themselves, where they offer no othe
     "training/engine/ranks.py": {"__compatible_ops__"},
     "training/engine/zero.py": {"_global_grad_norm", "_tp_partition"},
     "training/models/documents.py": {"_attn_implementation"},
+    "training/models/reader.py": {"_supports_sdpa"},
     "training/models/sight.py": {"_attn_implementation", "_supports_sdpa"},
     "training/models/experts.py": {"_can_record_outputs"},
     "training/models/llama.py": {

@@ -30,22 +30,20 @@ class Slab(DynamicLayer):
         self._room, self._filled = room, 0
         self._whole: list[Tensor] = []
 
-    @classmethod
-    def joined(cls, parts: Sequence[tuple[Tensor, Tensor]], room: int) -> "Slab":
-        """One that holds the keys and values of several, row below row, all ending at the same place."""
-        made = cls(room)
-        made.lazy_initialization(*parts[0])
-        made._filled = max(keys.shape[2] for keys, _ in parts)
+    def hold(self, parts: Sequence[tuple[Tensor, Tensor]]) -> "Slab":
+        """Begin with the keys and values of several, row below row, all ending at the same place; returns itself."""
+        self.lazy_initialization(*parts[0])
+        self._filled = max(keys.shape[2] for keys, _ in parts)
         for kind, like in enumerate(parts[0]):
             rows = sum(part[kind].shape[0] for part in parts)
-            whole, row = like.new_zeros((rows, like.shape[1], room, like.shape[3])), 0
+            whole, row = like.new_zeros((rows, like.shape[1], self._room, like.shape[3])), 0
             for part in parts:
                 one = part[kind]
-                whole[row : row + len(one), :, made._filled - one.shape[2] : made._filled] = one
+                whole[row : row + len(one), :, self._filled - one.shape[2] : self._filled] = one
                 row += len(one)
-            made._whole.append(whole)
-        made.keys, made.values = (whole[:, :, : made._filled] for whole in made._whole)
-        return made
+            self._whole.append(whole)
+        self.keys, self.values = (whole[:, :, : self._filled] for whole in self._whole)
+        return self
 
     @property
     def full(self) -> bool:

@@ -20,9 +20,13 @@ Pair = tuple[str, str]
 """A context, and the text that is scored behind it."""
 LEAST_SHARED = 32
 """Tokens in common that are worth a pass of their own."""
-WIDEST_NEW = {"cpu": 4096, "cuda": 16_384}
-"""Tokens of a batch that are read anew, with padding: more makes nothing faster, and takes memory."""
 MOST_PADDING = 1.25
+"""Tokens of a batch with padding over those without."""
+
+
+def widest_new(reader: Reader) -> int:
+    """Tokens of a batch that are read anew, with padding: more makes nothing faster, and takes memory."""
+    return 16_384 if reader.device.type == "cuda" else 4096
 
 
 @dataclass(frozen=True)
@@ -167,7 +171,7 @@ def likelihoods(
     left = Counter(row.number for row in rows)
     sums = {number: [0.0] * len(pairs) for number, pairs in prompts.items()}
     memories: dict[int, Memory] = {}
-    for batch in batches(rows, most, WIDEST_NEW[reader.device.type], reader.shares):
+    for batch in batches(rows, most, widest_new(reader), reader.shares):
         begins = {one.family: one.tree.ids[: one.shared] for one in batch if one.shared}
         memories = {family: memories.get(family) or reader.memory(ids) for family, ids in begins.items()}
         found = iter(reader.log_likelihoods(*laid_out(reader, batch, memories)).double().tolist())
@@ -181,14 +185,14 @@ def likelihoods(
         yield done
 
 
-def batches(rows: Sequence[Tree], most: int, widest_new: int, shares: bool) -> Iterator[list[Placed]]:
+def batches(rows: Sequence[Tree], most: int, widest: int, shares: bool) -> Iterator[list[Placed]]:
     """Rows that are read together: of a family and about as long, and as many as there is room for."""
     found = families([row.ids[: row.shareable] if shares else [] for row in rows], LEAST_SHARED)
     batch: list[Placed] = []
     for number, family in enumerate(found):
         for row in sorted(family.rows, key=lambda row: -len(rows[row].ids)):
             one = Placed(rows[row], number, family.shared)
-            if batch and not _fits([*batch, one], most, widest_new):
+            if batch and not _fits([*batch, one], most, widest):
                 yield batch
                 batch = []
             batch.append(one)
@@ -196,11 +200,11 @@ def batches(rows: Sequence[Tree], most: int, widest_new: int, shares: bool) -> I
         yield batch
 
 
-def _fits(batch: Sequence[Placed], most: int, widest_new: int) -> bool:
+def _fits(batch: Sequence[Placed], most: int, widest: int) -> bool:
     widths = [one.width for one in batch]
     padded = len(batch) * max(widths)
     seen = len(batch) * (max(widths) + max(one.shared for one in batch))
-    return padded <= widest_new and seen <= most and padded <= MOST_PADDING * sum(widths)
+    return padded <= widest and seen <= most and padded <= MOST_PADDING * sum(widths)
 
 
 def laid_out(

@@ -17,7 +17,7 @@ from transformers.cache_utils import Cache
 from training.chat.wording import Wording
 from training.data.prefixes import families
 from training.decoding import Slab, growing_cache, positions
-from training.likelihoods import LEAST_SHARED, WIDEST_NEW
+from training.likelihoods import LEAST_SHARED, widest_new
 from training.models.reader import Memory, Reader, aligned, remembered
 from training.rollout import draw, left_pad, row_seed
 
@@ -218,7 +218,7 @@ class Pool:
             yield from [[*came]] if came else []
             return
         some: list[Reply] = []
-        widest, most = 0, WIDEST_NEW[self._reader.device.type]
+        widest, most = 0, widest_new(self._reader)
         for one in came:
             widest = max(widest, len(one.prompt) - one.shared)
             if some and (len(some) + 1) * widest > most:
@@ -286,4 +286,4 @@ def joined(parts: Sequence[Part], margin: int) -> tuple[Cache, Tensor]:
     widest = max(part.attention.shape[1] for part in parts)
     attention = torch.cat([pad(part.attention, (widest - part.attention.shape[1], 0)) for part in parts])
     layers = zip(*(part.memory for part in parts), strict=True)
-    return Cache(layers=[Slab.joined(some, widest + margin) for some in layers]), attention
+    return Cache(layers=[Slab(widest + margin).hold(some) for some in layers]), attention

@@ -44,11 +44,13 @@ from perf.evaluate.golden import (
 HARNESS = ("lm-eval==0.4.13", "torch==2.13.0", "transformers==5.23.0", "accelerate", "datasets")
 WHERE = Path(".bench")
 THREADS = len(os.sched_getaffinity(0))
-BATCH_SIZES, TURNS, OUR_TURNS = (1, 8, 32), 2, 3
-SUBJECTS, OF_SUBJECT, CHOICES, SUMS, MAX_TOKENS = 4, 12, 40, 24, 128
+BATCH_SIZES, TURNS, OUR_TURNS = (1, 8, 32), 1, 2
+SUBJECTS, OF_SUBJECT, CHOICES, SUMS, MAX_TOKENS = 4, 8, 20, 24, 96
 BBH_TASKS = ("boolean_expressions", "date_understanding", "navigate", "object_counting")
-STEPS, ROWS, LENGTH = 160, 3, 512
-"""Of the model's training."""
+WIDTH, VOCABULARY = 256, 8192
+"""Of the model."""
+STEPS, ROWS, LENGTH = 100, 2, 384
+"""Of its training."""
 
 
 def run(bars: Bars, data: Path) -> None:
@@ -91,15 +93,18 @@ def cases(evals: Path) -> list[Case]:
 
 
 def exams(name: str, archive: Path, yaml: str, names: Mapping[str, str]) -> list[Case]:
-    """The first subjects of a set, spread over it."""
-    task = task_named(name)
-    items, shots = (by_subject(read_items(task, archive, split)) for split in ("val", "dev"))
-    subjects = sorted(items)[:: max(1, len(items) // SUBJECTS)][:SUBJECTS]
+    """Some subjects of a set, spread over it. Of CMMLU only examples are at hand: the last of them are asked."""
+    task, dev = task_named(name), by_subject(read_items(task_named(name), archive, "dev"))
+    val = {} if name == "cmmlu" else by_subject(read_items(task, archive, "val"))
     made = []
-    for subject in subjects:
-        rows, examples = (rows_of(name, some[subject], subject) for some in (items, shots))
+    for subject in sorted(dev)[:: max(1, len(dev) // SUBJECTS)][:SUBJECTS]:
+        examples = rows_of(name, dev[subject], subject)
+        rows = rows_of(name, val[subject], subject) if val else examples[3:]
+        k = 5 if val else 3
         named = ((subject, names[subject]),) if subject in names else ()
-        made.append(Case(f"{name}_{subject}", task, yaml.format(subject), rows[:OF_SUBJECT], examples, 5, names=named))
+        made.append(
+            Case(f"{name}_{subject}", task, yaml.format(subject), rows[:OF_SUBJECT], examples[:k], k, names=named)
+        )
     return made
 
 
@@ -164,10 +169,12 @@ def trained(where: Path, evals: Path, made: Sequence[Case]) -> Path:
             case.written(Path(folder))
         asked = [one.text for case in made for one in case.asked(Path(folder))[1][:1]]
     read = [*texts[5 + SUMS :], *known, *asked]
-    digest = hashlib.sha256(json.dumps([read, STEPS, ROWS, LENGTH, torch.__version__]).encode()).hexdigest()[:12]
+    digest = hashlib.sha256(
+        json.dumps([read, WIDTH, VOCABULARY, STEPS, ROWS, LENGTH, torch.__version__]).encode()
+    ).hexdigest()[:12]
     target = where / f"model-{digest}"
     if not (target / "config.json").exists():
-        write_tokenizer(read, 8192, target)
+        write_tokenizer(read, VOCABULARY, target)
         fit(target, read)
     return target.absolute()
 
@@ -178,7 +185,7 @@ def fit(target: Path, texts: Sequence[str]) -> None:
     tokenizer = AutoTokenizer.from_pretrained(target)
     module = LlamaForCausalLM(
         LlamaConfig(
-            vocab_size=8192, hidden_size=256, intermediate_size=688, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=4,
+            vocab_size=VOCABULARY, hidden_size=WIDTH, intermediate_size=43 * WIDTH // 16, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=4,
             max_position_embeddings=4096, bos_token_id=0, eos_token_id=0, pad_token_id=1,
         )
     )  # fmt: skip

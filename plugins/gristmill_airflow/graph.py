@@ -79,14 +79,14 @@ def benchmark(dag: str, first: Any) -> dict[str, Any]:
 
 
 @task
-def benchmarks(recipe: str, dag: str) -> list[str]:
+def benchmarks(recipe: str, of_dag: str) -> list[str]:
     """The models and benchmarks, such as `sft.mmlu`, over which a DAG maps the stage `benchmark`.
 
     First refuses those of code on a machine without a sandbox, where none of their programs would run.
     """
     with reported():
         run = open_run(recipe)
-        found = run.mapped("benchmark", dag)
+        found = run.mapped("benchmark", of_dag)
         if found and any(KNOWN[one.task].runs_code for one in run.recipe.benchmark.tasks.values()):
             importlib.import_module("evals.sandbox").require()
     most = conf.getint("core", "max_map_length")

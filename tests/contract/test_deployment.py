@@ -173,7 +173,6 @@ KEYS = {
     "benchmark.tasks.ceval.names": "benchmark.tasks={{ceval: {{items: s3://open/pages/x, names: {}}}}}",
     "benchmark.tasks.mmlu.words": "benchmark.tasks={{mmlu: {{items: s3://open/pages/x, words: {}}}}}",
     "benchmark.others.mine": "benchmark.others={{mine: {}}}",
-    "feedback.judge.principles": "feedback.judge={{model: m, principles: {}}}",
 }
 
 

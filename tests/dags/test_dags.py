@@ -1,5 +1,6 @@
 """Every DAG file: it parses, it survives Airflow's database, and its edges are the stage table's."""
 
+import inspect
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from typing import get_args
 
 import pytest
 from airflow.dag_processing.dagbag import DagBag
+from airflow.sdk.definitions.context import KNOWN_CONTEXT_KEYS
 from airflow.serialization.serialized_objects import DagSerialization
 
 from contract.ablation import TRAINED
@@ -226,6 +228,9 @@ def test_benchmarks_are_mapped_over_what_the_recipe_names_and_stop_nothing(bag, 
     lister = dag.get_task("benchmarks")
     assert lister.upstream_task_ids == {"resolve"}
     assert [*lister.op_args] == [RUN, name], "a default would not be rendered"
+    assert {*KNOWN_CONTEXT_KEYS}.isdisjoint(inspect.signature(lister.python_callable).parameters), (
+        "Airflow refuses them"
+    )
     made = {"pretrain": {"pretrain"}, "align": {"sft", "gate", *ALIGNING}, "evaluate": {"resolve"}}[name]
     assert task.upstream_task_ids == {"benchmarks"} | made
     assert task.downstream_task_ids == ({"abilities"} if name == "evaluate" else set())

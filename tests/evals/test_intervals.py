@@ -14,6 +14,8 @@ def test_wilson_known_values() -> None:
     # Newcombe 1998 (Statistics in Medicine 17), table I: 81 of 263 and 0 of 20, 95 %.
     assert wilson(81, 263, 0.95) == pytest.approx((0.2553, 0.3662), abs=5e-5)
     assert wilson(0, 20, 0.95) == pytest.approx((0.0, 0.1611), abs=5e-5)
+    assert [wilson(0, total)[0] for total in (10, 40, 60)] == [0.0] * 3, "and no hair above it"
+    assert [wilson(total, total)[1] for total in (10, 40, 60)] == [1.0] * 3
     assert wilson(0, 0, 0.95) == (0.0, 1.0)
 
 

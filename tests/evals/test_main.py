@@ -97,7 +97,7 @@ def test_mistakes_are_one_line(files: Path, capsys: pytest.CaptureFixture[str]) 
 def test_the_tasks_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["tasks"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 25
+    assert len(lines) == 27
     assert lines[0].split() == ["arc", "knowledge", "en", "cloze,", "letter"]
 
 

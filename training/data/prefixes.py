@@ -18,7 +18,7 @@ class Family:
         return (len(self.rows) - 1) * self.shared
 
 
-def families(rows: Sequence[Sequence[int]], least: int = 1) -> list[Family]:
+def families(rows: Sequence[list[int]], least: int = 1) -> list[Family]:
     """Divide rows so that few tokens are read more than once, when the shared tokens of each family are read once.
 
     Each row is in one family. Fewer than `least` tokens in common are not worth a pass of their own and count as none.
