@@ -70,8 +70,8 @@ def test_a_round_waits_for_votes_and_ends_in_a_model_that_learned_from_them(live
     run = start(live, aligned)
     live.wait("the round waits", lambda: live.tasks("feedback", run)["votes", -1]["state"] == "deferred", 300)
     live.wait("nobody else compares", lambda: live.tasks("feedback", run)["compare", -1]["state"] == "success", 120)
-    busy = {one["name"]: one["occupied_slots"] for one in live.api.call("GET", "pools")["pools"]}
-    assert set(busy.values()) == {0}, "a round that waits holds no slot"
+    pool = live.api.call("GET", f"pools/{live.tasks('feedback', run)['votes', -1]['pool']}")
+    assert (pool["deferred_slots"], pool["include_deferred"]) == (1, False), "a round that waits holds no slot"
     sampled = open_run(live.xcom("feedback", run, "resolve"))
     [made], _ = feedback.rounds(sampled.store)
     up = Served(live.folder, live.api.url, (), live.home / PASSWORDS)
