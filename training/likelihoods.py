@@ -227,9 +227,9 @@ def laid_out(
     made = [torch.from_numpy(one).to(reader.device) for one in (tokens, positions, branches)]
     memory, filled = aligned([memories.get(one.family, []) for one in batch], reader.device)
     seen = _seen(made[2], filled) if reader.shares else (made[2] >= 0).long()
-    places = torch.tensor(at, device=reader.device).T
-    wanted = torch.tensor(targets, device=reader.device)
-    return Rows(made[0], made[1], seen, memory), (places[0], places[1]), wanted
+    rows_places = torch.tensor(at, device=reader.device).T
+    predicted = torch.tensor(targets, device=reader.device)
+    return Rows(made[0], made[1], seen, memory), (rows_places[0], rows_places[1]), predicted
 
 
 def _seen(branches: torch.Tensor, filled: torch.Tensor) -> torch.Tensor:
