@@ -50,14 +50,15 @@ class Reader:
         """The tokens that the model can see."""
         config = self.model.config
         named: list[Any] = [getattr(config, name, None) for name in LENGTHS]
-        return next((int(one) for one in named if one), USUAL_LENGTH)
+        found = [int(one) for one in named if one]
+        return found[0] if found else USUAL_LENGTH
 
     @cached_property
     def shares(self) -> bool:
         """Whether the model can read rows that share a beginning and hold several continuations: it is tried out."""
         config = self.model.config
         every = all(type(layer) is DynamicLayer for layer in DynamicCache(config=config).layers)
-        if not every or config.model_type in TAKES_A_MASK or getattr(config, PLACES, 0):
+        if not every or config.model_type in TAKES_A_MASK or getattr(config, PLACES, False):
             return False
         try:
             return self._agrees()
