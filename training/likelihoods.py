@@ -19,7 +19,9 @@ from training.models.reader import Memory, Reader, Rows, aligned
 Pair = tuple[str, str]
 """A context, and the text that is scored behind it."""
 LEAST_SHARED = 32
-"""Tokens in common that are worth a pass of their own."""
+"""Tokens in common that are worth to be kept in memory."""
+LEAST_SAVED = 256
+"""Tokens whose reading takes as long as starting a pass."""
 MOST_PADDING = 1.25
 """Tokens of a batch with padding over those without."""
 
@@ -187,7 +189,7 @@ def likelihoods(
 
 def batches(rows: Sequence[Tree], most: int, widest: int, shares: bool) -> Iterator[list[Placed]]:
     """Rows that are read together: of a family and about as long, and as many as there is room for."""
-    found = families([row.ids[: row.shareable] if shares else [] for row in rows], LEAST_SHARED)
+    found = families([row.ids[: row.shareable] if shares else [] for row in rows], LEAST_SHARED, LEAST_SAVED)
     batch: list[Placed] = []
     for number, family in enumerate(found):
         for row in sorted(family.rows, key=lambda row: -len(rows[row].ids)):
@@ -204,7 +206,7 @@ def _fits(batch: Sequence[Placed], most: int, widest: int) -> bool:
     widths = [one.width for one in batch]
     padded = len(batch) * max(widths)
     seen = len(batch) * (max(widths) + max(one.shared for one in batch))
-    return padded <= widest and seen <= most and padded <= MOST_PADDING * sum(widths)
+    return padded <= widest and seen <= most and padded <= max(MOST_PADDING * sum(widths), LEAST_SAVED)
 
 
 def laid_out(
@@ -225,9 +227,9 @@ def laid_out(
     made = [torch.from_numpy(one).to(reader.device) for one in (tokens, positions, branches)]
     memory, filled = aligned([memories.get(one.family, []) for one in batch], reader.device)
     seen = _seen(made[2], filled) if reader.shares else (made[2] >= 0).long()
-    places = torch.tensor(at, device=reader.device).T
-    wanted = torch.tensor(targets, device=reader.device)
-    return Rows(made[0], made[1], seen, memory), (places[0], places[1]), wanted
+    rows_places = torch.tensor(at, device=reader.device).T
+    predicted = torch.tensor(targets, device=reader.device)
+    return Rows(made[0], made[1], seen, memory), (rows_places[0], rows_places[1]), predicted
 
 
 def _seen(branches: torch.Tensor, filled: torch.Tensor) -> torch.Tensor:

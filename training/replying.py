@@ -17,7 +17,7 @@ from transformers.cache_utils import Cache
 from training.chat.wording import Wording
 from training.data.prefixes import families
 from training.decoding import Slab, growing_cache, positions
-from training.likelihoods import LEAST_SHARED, widest_new
+from training.likelihoods import LEAST_SAVED, LEAST_SHARED, widest_new
 from training.models.reader import Memory, Reader, aligned, remembered
 from training.rollout import draw, left_pad, row_seed
 
@@ -96,7 +96,7 @@ def in_families(queue: Sequence[Reply]) -> list[Reply]:
         of_prompt.setdefault(tuple(one.prompt), []).append(one)
     prompts = [*of_prompt]
     made = []
-    for number, family in enumerate(families([ids[:-1] for ids in prompts], LEAST_SHARED)):
+    for number, family in enumerate(families([[*ids[:-1]] for ids in prompts], LEAST_SHARED, LEAST_SAVED)):
         for row in sorted(family.rows, key=lambda row: (-len(prompts[row]), row)):
             for one in of_prompt[prompts[row]]:
                 one.family, one.shared = number, family.shared
@@ -251,7 +251,7 @@ class Pool:
         tokens, attention = left_pad([one.prompt[one.shared :] for one in some], 0, reader.device)
         attention = torch.cat((filled.long(), attention), 1)
         if reader.shares:
-            cache = remembered(reader.model.config, memory)
+            cache: Any = remembered(reader.model.config, memory)
         else:
             cache = growing_cache(reader.model, tokens.shape[1] + self._max_tokens)
         logits = self._read(tokens, attention, cache)

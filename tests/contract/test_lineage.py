@@ -107,7 +107,7 @@ def test_a_crawl_file_leads_forward_to_every_model_but_not_to_other_segments(fin
     assert f"made crawl {ONE}" in text
     assert TWO not in text
     assert trace(finished.store, finished.segments[0].files[0].uri.removeprefix("file://")) == lines, "a path will do"
-    assert {line.split()[1] for line in lines[1:]} == set(STAGES) - {"curate"}
+    assert {line.split()[1] for line in lines[1:]} == set(STAGES) - {"curate", "benchmark"}, "it names no benchmarks"
 
 
 def test_a_manifest_is_found_under_every_name_that_it_has(
@@ -188,7 +188,7 @@ def test_the_plan_and_the_funnel_are_printed(finished: Run, capsys: pytest.Captu
     assert main(["plan", "--recipe", finished.uri]) == 0
     stages, _, mixture = capsys.readouterr().out.partition("\n\n")
     lines = stages.splitlines()
-    assert len(lines) == 1 + 6 * 2 + 24
+    assert len(lines) == 1 + 6 * 2 + 25
     assert all(line.endswith("done") for line in lines[1:])
     assert mixture == "error: pretrain: there is no row to draw; the corpus is empty, check the funnel\n"
     assert main(["funnel", "--recipe", finished.uri]) == 0
@@ -249,7 +249,7 @@ def test_a_gap_in_the_chain_forward_is_told_with_what_lies_behind_it(
     """Of a result without a manifest nobody knows what it was made from, and the chain would end without a word."""
     gap = finished.task("extract", ONE)
     spoil(finished.store.local(f"{gap.prefix}/manifest.json"))
-    behind = len({*STAGES} - {"crawl", "extract", "curate"})
+    behind = len({*STAGES} - {"crawl", "extract", "curate", "benchmark"})
     perhaps = (
         f"  perhaps made extract {ONE} {gap.fingerprint[:12]} (its manifest {why}), and then {behind} more made from it"
     )

@@ -10,8 +10,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralFo
 
 from contract.errors import InputError
 from tests.training.conftest import texts, train_tokenizer
+from training import likelihoods
 from training.chat.wording import Wording
-from training.likelihoods import Scored, batches, likelihoods, scored, tree, trees
+from training.likelihoods import Scored, batches, scored, tree, trees
 from training.models.reader import Reader
 
 TOKENIZER = train_tokenizer()
@@ -36,6 +37,12 @@ WORDING = Wording(
     frozenset({FIRST}),
     FIRST,
 )
+
+
+@pytest.fixture(autouse=True)
+def little_is_worth_a_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that small tests share as much as large ones."""
+    monkeypatch.setattr(likelihoods, "LEAST_SAVED", 1)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -91,7 +98,7 @@ def asked() -> dict[int, list[tuple[str, str]]]:
 def test_any_batch_gives_what_a_row_alone_gives(model: Any, most: int) -> None:
     wanted = {number: [plain(model, *pair) for pair in pairs] for number, pairs in asked().items()}
     found: dict[int, list[float]] = {}
-    for some in likelihoods(Reader(model), WORDING, asked(), LONGEST, most):
+    for some in likelihoods.likelihoods(Reader(model), WORDING, asked(), LONGEST, most):
         assert not some.keys() & found.keys(), "each prompt is told once"
         found |= some
     assert found.keys() == wanted.keys()
@@ -101,7 +108,9 @@ def test_any_batch_gives_what_a_row_alone_gives(model: Any, most: int) -> None:
 
 def test_white_space_between_belongs_to_the_continuation(model: Any) -> None:
     (one,) = [
-        row for rows in likelihoods(Reader(model), WORDING, {0: asked()[27]}, LONGEST, 400) for row in rows.values()
+        row
+        for rows in likelihoods.likelihoods(Reader(model), WORDING, {0: asked()[27]}, LONGEST, 400)
+        for row in rows.values()
     ]
     assert one[0] == pytest.approx(one[1], abs=1e-6)
 
@@ -118,7 +127,7 @@ def test_what_is_shared_is_read_once() -> None:
     prompts = {number: pairs for number, pairs in asked().items() if number < 12}
     whole = sum(len(ids(context)) + 1 for pairs in prompts.values() for context, _ in pairs)
     read.clear()
-    [*likelihoods(reader, WORDING, prompts, LONGEST, 100_000)]
+    [*likelihoods.likelihoods(reader, WORDING, prompts, LONGEST, 100_000)]
     assert sum(read) < whole / 6, "one row for four letters, and the examples of a subject once"
 
 
@@ -132,7 +141,9 @@ def test_a_long_text_is_scored_in_windows(model: Any) -> None:
     assert windows[0].ids == [FIRST, *whole[: LONGEST - 1]]
     assert windows[1].ids == whole[LONGEST - 1 : 2 * LONGEST - 1]
     assert windows[-1].ids == whole[-LONGEST - 1 : -1]
-    (found,) = [rows for rows in likelihoods(Reader(model), WORDING, {0: [("", text)]}, LONGEST, 400) if rows]
+    (found,) = [
+        rows for rows in likelihoods.likelihoods(Reader(model), WORDING, {0: [("", text)]}, LONGEST, 400) if rows
+    ]
     wanted = 0.0
     for one in windows:
         logits = model(torch.tensor([one.ids])).logits[0].double().log_softmax(-1)

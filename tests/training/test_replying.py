@@ -8,9 +8,9 @@ import torch
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
 from tests.training.conftest import train_tokenizer
+from training import replying
 from training.chat.wording import Wording
 from training.models.reader import Reader
-from training.replying import replies
 from training.rollout import draw, row_seed
 
 TOKENIZER = train_tokenizer()
@@ -29,6 +29,12 @@ WORDING = Wording(
     END,
 )
 Prompts = dict[int, tuple[list[int], tuple[str, ...]]]
+
+
+@pytest.fixture(autouse=True)
+def little_is_worth_a_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that small tests share as much as large ones."""
+    monkeypatch.setattr(replying, "LEAST_SAVED", 1)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -66,7 +72,7 @@ def prompts(stop: tuple[str, ...] = ()) -> Prompts:
 def written(model: Any, asked: Prompts, most: int = 100_000, **given: Any) -> dict[tuple[int, int], list[int]]:
     kept = {"samples": 1, "temperature": 0.0, "max_tokens": 30, "seed": 7} | given
     found: dict[tuple[int, int], list[int]] = {}
-    for ended in replies(Reader(model), WORDING, asked, most=most, **kept):
+    for ended in replying.replies(Reader(model), WORDING, asked, most=most, **kept):
         assert not ended.keys() & found.keys(), "each answer is told once"
         found |= ended
     return found
@@ -140,7 +146,7 @@ def test_prompts_that_begin_alike_are_read_once() -> None:
         lambda module, given, named: read.append(named["input_ids"].numel()), with_kwargs=True
     )
     asked = {number: one for number, one in prompts().items() if number < 10}
-    [*replies(reader, WORDING, asked, 4, 1.0, 1, 0, 100_000)]
+    [*replying.replies(reader, WORDING, asked, 4, 1.0, 1, 0, 100_000)]
     assert sum(read) < 40 * 2 + 10 * 25 + 4 * 10 + 60, "two beginnings, what is left of ten prompts, and a token each"
 
 

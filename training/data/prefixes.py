@@ -18,11 +18,12 @@ class Family:
         return (len(self.rows) - 1) * self.shared
 
 
-def families(rows: Sequence[list[int]], least: int = 1) -> list[Family]:
+def families(rows: Sequence[list[int]], least: int = 1, least_saved: int = 1) -> list[Family]:
     """Divide rows so that few tokens are read more than once, when the shared tokens of each family are read once.
 
-    Each row is in one family. Fewer than `least` tokens in common are not worth a pass of their own and count as none.
-    Families that share more come first; the rows that share nothing are the last one.
+    Each row is in one family. Fewer than `least` tokens in common count as none. A family that would save fewer than
+    `least_saved` is not worth a pass of its own: its rows share nothing. Families that share more come first, and the
+    rows that share nothing are the last one.
     """
     if not rows:
         return []
@@ -32,7 +33,7 @@ def families(rows: Sequence[list[int]], least: int = 1) -> list[Family]:
     alone: list[int] = []
     for one in _divided([shared if shared >= least else 0 for shared in shares]):
         of_family = tuple(order[place] for place in sorted(one.rows))
-        if one.saves:
+        if one.saves >= least_saved:
             found.append(Family(one.shared, of_family))
         else:
             alone += of_family

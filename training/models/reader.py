@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
+from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from training.loss import head_nll, log_probs
 from training.models.documents import TAKES_A_MASK
@@ -49,14 +49,16 @@ class Reader:
     def longest(self) -> int:
         """The tokens that the model can see."""
         config = self.model.config
-        return int(next((value for name in LENGTHS if (value := getattr(config, name, None))), USUAL_LENGTH))
+        named: list[Any] = [getattr(config, name, None) for name in LENGTHS]
+        found = [int(one) for one in named if one]
+        return found[0] if found else USUAL_LENGTH
 
     @cached_property
     def shares(self) -> bool:
         """Whether the model can read rows that share a beginning and hold several continuations: it is tried out."""
         config = self.model.config
         every = all(type(layer) is DynamicLayer for layer in DynamicCache(config=config).layers)
-        if not every or config.model_type in TAKES_A_MASK or getattr(config, PLACES, 0):
+        if not every or config.model_type in TAKES_A_MASK or getattr(config, PLACES, False):
             return False
         try:
             return self._agrees()
@@ -85,7 +87,7 @@ class Reader:
     @torch.no_grad()
     def memory(self, ids: Sequence[int]) -> Memory:
         """The keys and values of a text, with one row."""
-        cache = DynamicCache(config=self.model.config)
+        cache: Any = DynamicCache(config=self.model.config)
         tokens = torch.tensor([list(ids)], device=self.device)
         self.model.base_model(input_ids=tokens, past_key_values=cache, use_cache=True)  # whose logits nobody needs
         return [(layer.keys, layer.values) for layer in cache.layers]
@@ -101,7 +103,8 @@ class Reader:
                 return head_nll(last[at][None], weight.to(last.dtype), targets[None])
 
             with instead(head, of_places):
-                return -self._call(rows).logits[0]
+                found: Tensor = -self._call(rows).logits[0]
+            return found
         usual = self.model.get_output_embeddings()
         if not isinstance(usual, nn.Linear):
             return log_probs(self._call(rows).logits[at][None], targets[None])[0]
@@ -122,9 +125,9 @@ class Reader:
         )
 
 
-def remembered(config: Any, memory: Memory) -> Cache:
+def remembered(config: Any, memory: Memory) -> Any:
     """A cache that holds this, which it does not change; an empty one for an empty memory."""
-    cache = DynamicCache(config=config)
+    cache: Any = DynamicCache(config=config)
     for layer, (keys, values) in zip(cache.layers, memory, strict=bool(memory)):
         layer.lazy_initialization(keys, values)
         layer.keys, layer.values = keys, values

@@ -46,6 +46,12 @@ def test_too_little_in_common_is_not_worth_a_pass() -> None:
     assert families([[1, 2, 3], [1, 2, 4], [1, 2, 5]], least=2) == [Family(2, (0, 1, 2))]
 
 
+def test_a_family_that_saves_little_shares_nothing() -> None:
+    rows = [[1, 2, 3], [1, 2, 4], [1, 2, 5]]
+    assert families(rows, least_saved=4) == [Family(2, (0, 1, 2))]
+    assert families(rows, least_saved=5) == [Family(0, (0, 1, 2))]
+
+
 def test_deep_trees_need_no_deep_calls() -> None:
     rows = [[0] * length for length in range(3000)]
     found = families(rows)
