@@ -280,4 +280,5 @@ def test_names_of_people_become_safe_and_different_names_of_files(one: str, othe
 def test_a_reply_knows_its_model_and_the_item_its_gold(store: Store) -> None:
     item = replace(make_item("a"), gold=(2, 1))
     assert item.row()["gold"] == [2, 1]
-    assert item.row()["replies"][1] == {"text": "a 1", "model": "model-1", "temperature": 0.5}
+    reply = {"text": "a 1", "model": "model-1", "temperature": 0.5, "reward": None}
+    assert item.row()["replies"][1] == reply
