@@ -69,7 +69,7 @@ STAGES: dict[str, Stage] = {
             facts=("language_model",), drops=True, checks=True,
         ),
         Stage(
-            "score", "corpus", "spark", "snapshot", ("langid",), 4,
+            "score", "corpus", "spark", "snapshot", ("langid",), 5,
             "line corrections, masks, and every score that a rule judges",
             facts=("new_scores",), drops=True, checks=True,
         ),
@@ -83,7 +83,7 @@ STAGES: dict[str, Stage] = {
             "MinHash signature and band keys of each document",
         ),
         Stage(
-            "curate", "corpus", "spark", "corpus", (), 2,
+            "curate", "corpus", "spark", "corpus", (), 3,
             "documents of the sources beside the crawl: read, judged by their own rules, signed",
             settings=("langid.sample_chars", "score", "minhash_sign"),
             facts=("language_model", "new_curated_scores"), drops=True, checks=True,

@@ -65,6 +65,7 @@ PIECES = st.sampled_from(
 
 
 @example("(415) 555-2671 12x")
+@example("a@b.com.漢.a@b.com")
 @given(st.lists(PIECES, max_size=12).map("".join) | st.text(max_size=80))
 def test_masking_again_changes_nothing(text):
     once, _ = mask(text, ALL)

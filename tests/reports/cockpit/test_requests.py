@@ -62,7 +62,7 @@ def remote(searched: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 PAGES = {
-    "/run/runs/one": (45, 4),  # the folders of the 30 stages are listed once a minute
+    "/run/runs/one": (47, 4),  # the folders of the 32 stages are listed once a minute
     "/pages/runs/one?address={short}": (33, 11),
     "/pages/runs/one?reason=kept": (9, 9),
     "/pages/runs/one/document/{plain}": (18, 16),
@@ -73,7 +73,7 @@ PAGES = {
     "/training/runs/one/pretrain/points": (2, 2),
     "/models": (14, 0),
     "/models/runs/one": (6, 6),
-    "/models/runs/one/ppo": (49, 23),
+    "/models/runs/one/ppo": (50, 24),
 }
 """Most requests for a page after those above it have been seen, and for the same page once more."""
 

@@ -98,7 +98,7 @@ def test_another_dag_keeps_what_was_typed(address, open_page):
     assert page.input_value("input[name=crawl]") == "A-2024-10"
     page.select_option("select[name=earlier]", "runs/one")
     assert page.is_checked("input[value=run]")
-    page.get_by_role("link", name="align").click()
+    page.get_by_role("link", name="align from").click()
     assert page.is_checked("input[value=run]")
     assert page.input_value("select[name=earlier]") == "runs/one"
 
