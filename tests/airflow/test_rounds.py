@@ -20,7 +20,7 @@ pytestmark = [
     pytest.mark.timeout(2400),
     pytest.mark.skipif(shutil.which(CHROMIUM) is None, reason=f"there is no Chromium at {CHROMIUM}"),
 ]
-ITEMS = 12
+ITEMS = 48  # of which some are held out
 OVERRIDES = [
     "gate.approval=false", f"sample.prompts={ITEMS}", "sample.max_response_tokens=16",
     "feedback.rating={people: 1, repeated: 0}",
