@@ -130,7 +130,7 @@ def test_a_finished_task_is_told_in_its_headline(tmp_path):
     def told(run, stage, index=-1):
         follower = Follower(SimpleNamespace(), Screen(io.StringIO()))
         follower.run = run
-        return follower._outcome({"task_id": stage, "map_index": index})
+        return follower._outcome({"dag_id": "corpus", "task_id": stage, "map_index": index})
 
     closed = "closed: held-out accuracy 0.6, confidence interval 0.502 to 0.691, whose lower end is under 0.55"
     assert told(runs[0], "segment.langid", 0) == "393 of 456 documents kept; language 63"

@@ -9,9 +9,7 @@ from contract.errors import InputError
 from evals.__main__ import EXIT_UNJUDGED, main
 from evals.ballots import lines_of, read_pairs, write_ballots
 from evals.judge import Ballot, Judging, Pair
-from tests.evals.test_endpoint import Server, said, server
-
-__all__ = ["server"]  # the fixture
+from tests.evals.conftest import Served
 
 
 def rows(path: Path, *some: object) -> Path:
@@ -58,28 +56,28 @@ def test_verdicts_are_written_with_their_reasons(tmp_path: Path) -> None:
         write_ballots(tmp_path / "no" / "b.jsonl", [])
 
 
-def test_the_command_judges_over_http(tmp_path: Path, server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_judges_over_http(tmp_path: Path, served: Served, capsys: pytest.CaptureFixture[str]) -> None:
     pairs = rows(tmp_path / "p.jsonl", *({"id": at, "prompt": f"p{at}", "ours": "o", "theirs": "t"} for at in range(3)))
     given = [
         "judge",
         "--pairs",
         str(pairs),
         "--endpoint",
-        server.base,
+        served.url,
         "--model",
         "m",
         "--out",
         str(tmp_path / "b.jsonl"),
     ]
-    server.answers = [said("reads well [[A]]")]
+    served.answer = lambda body, number: "reads well [[A]]"
     assert main(given) == 0
     assert capsys.readouterr().out.splitlines()[:2] == [
         "all 3 pairs were judged",
         "win rate 0.5000 [0.5000, 0.5000], n = 3",
     ]
     assert len((tmp_path / "b.jsonl").read_text().splitlines()) == 3
-    assert len(server.asked) == 6
-    server.answers = [said("no verdict")]
+    assert len(served.asked) == 6
+    served.answer = lambda body, number: "no verdict"
     assert main(given) == EXIT_UNJUDGED
     assert (
         capsys.readouterr().out
