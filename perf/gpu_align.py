@@ -147,7 +147,7 @@ def reward(sizes: Sizes, steps: int, compiled: bool) -> Figures:
     def step(number: int) -> int:
         found = [ids for ids, _ in chats(2 * settings.batch, settings.max_tokens, sizes.vocabulary, number)]
         both = zip(found[::2], found[1::2], strict=True)
-        pairs = [Ranked([*two], [1, 1], ["", ""], [None, None], [(0, 1)], frozenset()) for two in both]
+        pairs = [Ranked([], [*two], ["", ""], [None, None], [(0, 1)], frozenset()) for two in both]
         for start in range(0, len(pairs), engine.micro_batch):
             part = pairs[start : start + engine.micro_batch]
             rewards = rewards_of(engine, [ids for one in part for ids in one.chats], END, job.ranks.device)

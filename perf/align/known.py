@@ -24,9 +24,10 @@ from contract.kinds import Kind
 from contract.manifest import need
 from contract.metrics import load_points
 from contract.plan import Run
+from contract.settings import Ppo
 from perf.align.chain import job_of, make_chain
 from perf.bars import Bars
-from training import experience, ppo
+from training import ppo
 from training.answers import Verdict, points
 from training.chat.template import open_chat
 from training.data.prompts import read_prompts
@@ -116,9 +117,9 @@ def known_optimum(made: Run) -> tuple[float, float]:
     return statistics.fmean(rewards), statistics.fmean(distances)
 
 
-def tilted(shares: dict[Verdict, float], settings: experience.Rollouts) -> tuple[float, float]:
+def tilted(shares: dict[Verdict, float], settings: Ppo) -> tuple[float, float]:
     """(expected reward, KL divergence from the SFT model) of the optimal policy, for the SFT model's share of verdicts."""
-    beta = settings.kl_coef  # type: ignore[attr-defined]
+    beta = settings.kl_coef
     weights = {one: share * math.exp(points(one, settings.answers) / beta) for one, share in shares.items()}
     total = sum(weights.values())
     reward = sum(weight / total * points(one, settings.answers) for one, weight in weights.items())
