@@ -24,7 +24,7 @@ from contract.kinds import Kind
 from contract.manifest import need
 from contract.metrics import load_points
 from contract.plan import Run
-from contract.settings import Ppo
+from contract.settings.training import Ppo
 from perf.align.chain import job_of, make_chain
 from perf.bars import Bars
 from training import ppo
