@@ -98,10 +98,14 @@ def step_of(model: str) -> int | None:
 
 @dataclass(frozen=True)
 class Measured:
-    """One partition: the name of a model, and that of a benchmark of the recipe."""
+    """One partition: the name of a model, and that of a benchmark of the recipe.
+
+    by_reward: the run's reward model reads the answers, too.
+    """
 
     model: str
     benchmark: str
+    by_reward: bool = False
 
     @property
     def partition(self) -> str:
@@ -114,17 +118,25 @@ class Measured:
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """The stages of the run whose results it reads; none for a model from elsewhere."""
-        if self.model == "pretrain" or step_of(self.model) is not None:
+        """The stages of the run whose results it reads: the model, unless it is from elsewhere, and the judge of its
+        answers."""
+        if self._base:
             return ("pretrain",)
-        return {"sft": ("sft",), "aligned": ("gate", *ALIGNING)}.get(self.model, ())
+        judge = ("sft", "reward", "tokenizer") if self.by_reward else ()
+        own = {"sft": ("sft",), "aligned": ("gate", *ALIGNING)}.get(self.model, ())
+        return tuple(dict.fromkeys((*own, *judge)))
+
+    @property
+    def _base(self) -> bool:
+        """Whether it is a model of pretraining, which is there before any reward model."""
+        return self.model == "pretrain" or step_of(self.model) is not None
 
     @property
     def dag(self) -> Dag:
         """The DAG that makes the model and runs the partition right after; that of `evaluate` runs what is left."""
         if self.model in ("sft", "aligned"):
             return "align"
-        return "pretrain" if self.reads else "evaluate"
+        return "pretrain" if self._base else "evaluate"
 
 
 def measured(settings: "Benchmark") -> list[Measured]:
@@ -134,4 +146,5 @@ def measured(settings: "Benchmark") -> list[Measured]:
     """
     steps = map(of_step, sorted(set(settings.steps)))
     own = [name for name in OWN if name in settings.models]
-    return [Measured(model, name) for model in (*steps, *own, *settings.others) for name in settings.tasks]
+    models = (*steps, *own, *settings.others)
+    return [Measured(model, name, one.by_reward) for model in models for name, one in settings.tasks.items()]

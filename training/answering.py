@@ -8,7 +8,7 @@ question share the question; logits are made only where they are read; answers t
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -172,22 +172,24 @@ def _together(
             return found
 
 
-def by_reward_model(module: Any, chat: Chat, device: torch.device, max_tokens: int, rows: int = 16) -> Rewards:
+def by_reward_model(module: reward.AnyReward, chat: Chat, device: torch.device, rows: int = 16) -> Rewards:
     """The normalised rewards that a reward model of the run gives; a prompt that is one text is a user's turn.
 
-    max_tokens: of a prompt with its reply, whose oldest turns are cut off. rows: chats that it reads together.
+    Where a prompt with its answer is longer than the model can see, the oldest turns are cut off. rows: chats that it
+    reads together.
     """
 
     @torch.no_grad()
     def rewards(prompts: Sequence[Prompt], texts: Sequence[str]) -> list[float]:
         asked = [one.turns or (Turn("user", one.text),) for one in prompts]
         found: list[float] = []
+        longest = 0 if isinstance(module, EncoderReward) else Reader(module.decoder).longest
         for at in range(0, len(texts), rows):
             turns, some = asked[at : at + rows], texts[at : at + rows]
             if isinstance(module, EncoderReward):
                 found += reward.rewards_of_texts(module, turns, some, device).tolist()
                 continue
-            fits = [chat.fit(one, [text], max_tokens) for one, text in zip(turns, some, strict=True)]
+            fits = [chat.fit(one, [text], longest) for one, text in zip(turns, some, strict=True)]
             chats = [one.prompt + one.replies[0] for one in fits]
             found += reward.rewards_of(module, chats, chat.pad, device).tolist()
         return found

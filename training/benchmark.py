@@ -21,9 +21,12 @@ from evals.asking import Asking, Files, read_asking
 from evals.grading import Report, Score, grade, report
 from evals.records import Output, Record, write_records
 from evals.sandbox import require
-from training.answering import Asked, answer
+from training import reward
+from training.answering import Asked, Rewards, answer, by_reward_model
+from training.chat.template import open_chat
 from training.engine.job import Job
 from training.engine.scratch import Scratch
+from training.models import llama
 from training.models.opened import Opened, open_folder, open_result, open_step
 
 FILE = "records.parquet"
@@ -85,6 +88,16 @@ def asked_of(named: BenchmarkTask, seed: int) -> Asked:
     return Asked(named.samples, named.temperature, named.max_tokens, seed)
 
 
+def judge_of(job: Job) -> Rewards | None:
+    """What the run's reward model says of answers; None where the recipe does not ask it or it is not there yet."""
+    if not job.task.read("reward"):
+        return None
+    settings: Benchmark = job.settings
+    dtype, device = settings.engine.dtype, job.ranks.device
+    module = llama.cast(reward.load_reward_model(job, job.manifest("reward"), dtype), dtype).to(device).eval()
+    return by_reward_model(module, open_chat(job), device)
+
+
 def graded(asking: Asking, outputs: Sequence[Sequence[Output]], by_byte: bool) -> list[Record]:
     """A record for each output, in the order of the items."""
     by_item = {item.id: some for item, some in zip(asking.items, outputs, strict=True)}
@@ -128,7 +141,7 @@ def run(job: Job) -> None:
 
     prompts = [asking.prompt(item) for item in asking.items]
     outputs = answer(
-        found.module, found.wording, prompts, asked_of(named, settings.seed), job.ranks, advance=progress.advance
+        found.module, found.wording, prompts, asked_of(named, settings.seed), job.ranks, judge_of(job), progress.advance
     )
     figured: dict[str, Any] = {}
     if job.ranks.rank == 0:

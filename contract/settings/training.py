@@ -994,6 +994,9 @@ class BenchmarkTask(Settings):
     """Divide log-likelihoods by the bytes of their choices."""
     samples: Annotated[int, Field(gt=0, le=1024, strict=True)] = 1
     """Outputs to each item. With several there are pass@k and the vote of the majority."""
+    by_reward: bool = False
+    """The run's reward model reads all outputs, and the score of those it likes best stands beside the others
+    (best of n). Models of pretraining are left out: they are there before it."""
     temperature: Annotated[Real, Field(ge=0, le=100)] = 0.0
     """0: always the likeliest token."""
     max_tokens: Length = 256
@@ -1003,6 +1006,8 @@ class BenchmarkTask(Settings):
     def _samples_differ(self) -> "BenchmarkTask":
         if self.samples > 1 and self.temperature == 0:
             raise ValueError(f"{self.samples} samples at temperature 0 would all be the same; raise temperature")
+        if self.by_reward and self.samples == 1:
+            raise ValueError("by_reward: there is nothing to choose among one output; raise samples")
         return self
 
     def outside(self) -> dict[str, str]:

@@ -30,6 +30,21 @@ def test_each_model_has_its_dag_and_its_inputs(model: str, dag: str, reads: tupl
     assert (one.dag, one.reads) == (dag, reads)
 
 
+def test_a_judge_of_answers_is_read_beside_the_model_but_not_by_models_that_are_older() -> None:
+    given = {"tasks": {"gsm8k": {"items": "/x", "samples": 4, "temperature": 1.0, "by_reward": True}}, "steps": [3]}
+    judge = ("sft", "reward", "tokenizer")
+    assert {
+        one.model: one.reads for one in measured(Benchmark.model_validate({**given, "others": {"mine": "/m"}}))
+    } == {
+        "pretrain-3": ("pretrain",),
+        "pretrain": ("pretrain",),
+        "sft": judge,
+        "aligned": ("gate", "ppo", "dpo", "grpo", *judge),
+        "mine": judge,
+    }
+    assert Measured("mine", "gsm8k", by_reward=True).dag == "evaluate"
+
+
 def test_models_come_in_the_order_in_which_they_are_made() -> None:
     tasks = {name: {"items": "/x"} for name in ("mmlu", "arc")}
     given = {"tasks": tasks, "models": ["aligned", "pretrain"], "steps": [20, 3, 20], "others": {"mine": "/m"}}
@@ -68,6 +83,7 @@ def test_a_benchmark_is_of_the_kind_that_its_name_says_unless_it_says_another() 
         ("tasks: {mmlu: {items: /x, samples: 4}}", "4 samples at temperature 0 would all be the same"),
         ("tasks: {realtoxicityprompts: {items: /x}}", r"tasks\.realtoxicityprompts\.words: .* name its file"),
         ("models: [ppo]", r"benchmark\.models"),
+        ("tasks: {gsm8k: {items: /x, by_reward: true}}", r"tasks\.gsm8k: .*among one output; raise samples"),
         ("others: {sft: /m}", r"others\.sft: that is the name of a model of the run"),
         ("others: {pretrain-7: /m}", r"others\.pretrain-7: that is the name of a model"),
         ("engine: {tensor_parallel: 2, processes: 2}", r"benchmark\.engine: tensor_parallel"),

@@ -218,7 +218,7 @@ def test_a_reward_model_judges_texts_as_replies(tmp_path: Path) -> None:
     judge = RewardModel(LlamaModel(LlamaConfig(**shape)), seed=1).eval()
     asked = [Prompt("The mill?"), Prompt("", (Turn("system", "Be kind."), Turn("user", "So?")))] * 3
     said = [f"Quiet. {at}" for at in range(6)]
-    found = by_reward_model(judge, chat, torch.device("cpu"), 99, rows=4)(asked, said)
+    found = by_reward_model(judge, chat, torch.device("cpu"), rows=4)(asked, said)
     for at, (one, text) in enumerate(zip(asked, said, strict=True)):
         turns = [*(one.turns or (Turn("user", one.text),)), Turn("assistant", text)]
         ids, _ = chat.encode(turns, 99)

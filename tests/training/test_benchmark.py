@@ -15,6 +15,7 @@ from contract.kinds import Kind
 from contract.manifest import Attempt, find, need
 from evals.grading import report
 from evals.records import Record, read_records
+from evals.tasks.prompts import Prompt
 from tests.declared import only_declared
 from tests.evals.conftest import needs_sandbox
 from training import benchmark
@@ -102,6 +103,21 @@ def test_programs_run_in_the_sandbox_and_have_pass_at_k(align: Callable[..., Job
     found = figures(job)
     assert (found.n, found.outputs, found.ability) == (3, 6, "code")
     assert {"pass@1", "majority"} <= found.several.keys()
+
+
+def test_the_reward_model_chooses_the_best_of_several_outputs(align: Callable[..., Job], sets: dict[str, str]) -> None:
+    several = sets["gsm8k"].replace("k: 0", "k: 0, samples: 3, temperature: 1.0, by_reward: true")
+    job = align("benchmark", override(several), partition="sft.gsm8k")
+    benchmark.run(job)
+    rows, rewards = records(job), benchmark.judge_of(job)
+    assert rewards is not None
+    alone = [rewards([Prompt(one.prompt)], [one.output])[0] for one in rows]
+    assert [one.reward for one in rows] == pytest.approx(alone, abs=1e-4)
+    assert len({*alone}) > len(rows) / 2, "it judges each output"
+    best = [max(rows[at : at + 3], key=lambda one: one.reward or 0.0).score for at in range(0, len(rows), 3)]
+    assert figures(job).several["best"]["score"] == sum(best) / len(best)
+    older = align("benchmark", override(several), partition="pretrain.gsm8k")
+    assert benchmark.judge_of(older) is None, "a base model is there before the reward model"
 
 
 def test_without_a_sandbox_code_is_refused_before_the_model_is_read(
