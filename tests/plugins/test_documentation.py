@@ -32,7 +32,7 @@ def test_a_stage_that_trains():
     found = rows(task_doc("reward"))
     assert found["in"] == "sft, tokenizer, preferences"
     assert found["out"] == (
-        "a manifest, read by gate, ppo, grpo, evaluate; figures: accuracy, accuracy_low, accuracy_high, shorter_accuracy, pairs"
+        "a manifest, read by gate, ppo, grpo, evaluate, benchmark; figures: accuracy, accuracy_low, accuracy_high, shorter_accuracy, pairs"
     )
     assert (found["drops"], found["read more"]) == ("nothing", "docs/training.md")
     assert "`batch`" in found["recipe"]
