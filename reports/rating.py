@@ -41,7 +41,7 @@ def pieces(text: str, most: int = SHOWN_CHARS) -> list[Piece]:
         if not fence and mark:
             _add(found, lines)
             lines, fence, language = [], mark[1], mark[2]
-        elif fence and mark and not mark[2] and mark[1].startswith(fence):
+        elif fence and mark and mark[1].startswith(fence) and not line[mark.end(1) :].strip():
             _add(found, lines, code=True, language=language)
             lines, fence = [], ""
         else:

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from contract.funnel import human_bytes
 from contract.headline import number
 from contract.printable import HIDDEN
+from reports.cockpit.mathematics import with_formulas
 
 HERE = Path(__file__).parent
 KEPT = "\n\t"  # control characters that a text may have
@@ -34,6 +36,7 @@ def templates() -> Environment:
         "bytes": human_bytes,
         "count": count,
         "duration": duration,
+        "formulas": formulas,
         "json": as_json,
         "moment": moment,
         "number": number,
@@ -55,6 +58,11 @@ def files() -> dict[str, tuple[Path, str]]:
 def visible(value: Any) -> Any:
     """The value, as text with every control character but ends of lines and tabs escaped, so that none is hidden."""
     return HIDDEN.sub(_escape, value) if type(value) is str else value  # Jinja's own markup is another type
+
+
+def formulas(text: str) -> Markup:
+    """A text with its formulas drawn, everything else escaped."""
+    return with_formulas(visible(text))
 
 
 def _escape(match: Any) -> str:

@@ -23,6 +23,7 @@ page = Page("rate", "Rate")
 
 MOST_CRITERIA = 6
 LOOKED_AT = 50  # newest runs among which one with a round is sought
+SHOWN_TURNS = 20  # of a conversation, the last ones
 LISTED = 200  # people, and pairs of them, in a table
 LONGEST_S = 86_400.0  # between a page and its vote; more is no time that somebody took to decide
 RoundName = Annotated[str, Field(max_length=80, pattern=f"^({feedback.NAME.pattern})?$")]
@@ -165,6 +166,7 @@ def _form(
         replies=replies,
         pieces=rating.pieces,
         shown_chars=rating.SHOWN_CHARS,
+        shown_turns=SHOWN_TURNS,
         filled=filled,
         begun=filled.get("begun") or int(_now().timestamp() * 1000),
         progress=desk.progress(),
