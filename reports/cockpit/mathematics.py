@@ -13,6 +13,7 @@ from markupsafe import Markup, escape
 
 FORMULA_CHARS = 1_000  # the longest formula
 TEXT_CHARS = 4_000  # of all formulas of one text: 2,000 take a tenth of a second
+LEAST_CHARS = 20  # what a formula counts for at least
 DEEPEST = 60  # elements within each other
 OPENING = re.compile(r"\$\$|\$|\\\(|\\\[")
 CLOSING = {"$$": "$$", "$": "$", r"\(": r"\)", r"\[": r"\]"}
@@ -47,7 +48,7 @@ def _parts(text: str) -> Iterator[str | Markup]:
         end = text.find(closing := CLOSING[mark[0]], start, start + min(room, FORMULA_CHARS) + len(closing))
         if end < 0 or not _is_formula(text, mark[0], start, end):
             continue
-        room -= end - start
+        room -= max(end - start, LEAST_CHARS)
         at = end + len(closing)
         if formula := mathml(text[start:end], block=mark[0] in BLOCK):
             yield text[done : mark.start()]
