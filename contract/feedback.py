@@ -7,6 +7,7 @@ A round lies in the folder `feedback/<round>/` of the store. Every file there is
     votes/<item>-<annotator>-<showing>.json  a vote
     taken_back/<the name of a vote>          its annotator has taken the vote back
     frozen/<digest>.json                     the votes that count, as `preferences` reads them
+    collected.json                           the run that learns from the votes; no vote is taken from then on
 
 A vote is named by its item, its annotator and the showing, so the same form that is sent twice, by two tabs, by the
 back button or after a time-out, makes one vote. `gc` and `verify` look at other folders, so rounds disturb neither.
@@ -201,6 +202,13 @@ class TakenBack(Stored):
     when: datetime.datetime
 
 
+class Collected(Stored):
+    """A run learns from the round, so later votes would change nothing. run: its URI."""
+
+    run: str
+    when: datetime.datetime
+
+
 @lru_cache(maxsize=10_000)
 def key_of(annotator: str) -> str:
     """What stands for a person in names of files: 16 hexadecimal digits."""
@@ -376,6 +384,16 @@ def hold(store: Store, made: Round, held: Held) -> bool:
     if store.create(path, held.model_dump_json(indent=1).encode()):
         return True
     return _parsed(store, path, Held).annotator == held.annotator
+
+
+def close(store: Store, made: Round, collected: Collected) -> bool:
+    """Take no more votes in a round. Returns False if a run had collected it before."""
+    return store.create(f"{made.folder}/collected.json", collected.model_dump_json(indent=1).encode())
+
+
+def is_closed(store: Store, made: Round) -> bool:
+    """Whether a run has collected a round."""
+    return store.exists(f"{made.folder}/collected.json")
 
 
 class FrozenVote(BaseModel):

@@ -62,12 +62,19 @@ def rounds_of(run: Run) -> list[Round]:
     Those that cannot be read are left out.
     """
     name = split_digest(run.uri)[0].split("/")[-2]
-    learned = [one.votes for one in run.recipe.preferences.rounds.values()]
-    return [
-        one
-        for one in reversed(feedback.rounds(run.store)[0])
-        if one.run == name or any(f"/{one.folder}/frozen/" in uri for uri in learned)
-    ]
+    return [one for one in reversed(feedback.rounds(run.store)[0]) if one.run == name or _learns(run, one)]
+
+
+def _learns(run: Run, made: Round) -> bool:
+    """Whether the recipe of a run names votes of a round."""
+    return any(f"/{made.folder}/frozen/" in one.votes for one in run.recipe.preferences.rounds.values())
+
+
+def closed(run: Run, made: Round) -> str:
+    """Why a round to which a run leads takes no vote, as a sentence; empty if it takes votes."""
+    if _learns(run, made) or feedback.is_closed(run.store, made):
+        return "This round was collected: a run learns from its votes, and a vote that came now would change nothing."
+    return ""
 
 
 @dataclass(frozen=True)

@@ -113,12 +113,12 @@ def collect(run: Run, made: Round, name: str) -> Collected:
 
     With the round goes the one of its revised replies, if there is one.
 
-    If that run exists already, it is returned as it is: votes that come later change nothing. Raises InputError if no
+    If that run exists already, it is returned as it is. From then on the round takes no vote. Raises InputError if no
     vote counts and no file was dropped.
     """
     uri = run.store.full(f"runs/{name}/recipe.yaml")
     if run.store.exists(f"runs/{name}/recipe.yaml"):
-        return Collected(open_run(uri))
+        return closed(run.store, made, Collected(open_run(uri)))
     settings = run.recipe.feedback
     dropped = keep_dropped(run.store, made, run.recipe.preferences)
     frozen, left_out = dict[str, str](), dict[str, str]()
@@ -136,7 +136,15 @@ def collect(run: Run, made: Round, name: str) -> Collected:
     if run.recipe.prompts.data is None:
         values["prompts.data"] = keep_prompts(run, made)
     given = [f"{key}={json.dumps(value)}" for key, value in values.items()]
-    return Collected(vary(run, name, given), tuple(frozen.values()), left_out, tuple(dropped.values()))
+    found = Collected(vary(run, name, given), tuple(frozen.values()), left_out, tuple(dropped.values()))
+    return closed(run.store, made, found)
+
+
+def closed(store: Store, made: Round, found: Collected) -> Collected:
+    """The same, with the round and that of its revised replies closed for votes. A round is closed once."""
+    for one in with_revisions(store, made).values():
+        feedback.close(store, one, feedback.Collected(run=found.run.uri, when=datetime.datetime.now(datetime.UTC)))
+    return found
 
 
 def changes(

@@ -23,7 +23,7 @@ from contract.settings.feedback import Feedback
 from pipelines.examples.reading import of_shape
 from pipelines.examples.shapes import PROMPTS as SHAPES
 from reports import rounds
-from reports.rating import rounds_of
+from reports.rating import closed, rounds_of
 
 NOW = datetime.datetime(2026, 3, 1, 12, tzinfo=datetime.UTC)
 PROMPTS = ("one", "two", "three")
@@ -125,6 +125,20 @@ def test_the_next_run_learns_from_the_votes_and_samples_the_next_round(sampled):
         assert found.run.task(other).fingerprint != run.task(other).fingerprint
     assert [one.fingerprint for one in found.run.task("evaluate").elsewhere] == [run.task("ppo").fingerprint]
     assert rounds_of(found.run) == [made], "a run shows the rounds that it learns from"
+
+
+def test_a_round_is_closed_once_a_run_has_collected_it(sampled):
+    run = sampled()
+    made = rounds.open_round(run, "feedback", NOW)
+    with pytest.raises(InputError, match="no vote counts"):
+        rounds.collect(run, made, "next")
+    everybody(run, made)
+    assert closed(run, made) == "", "nothing was collected yet"
+    found = rounds.collect(run, made, "next").run
+    run.store.delete(f"{made.folder}/collected.json")
+    assert (bool(closed(found, made)), closed(run, made)) == (True, ""), "the recipe names the votes"
+    rounds.collect(run, made, "next")
+    assert closed(run, made).startswith("This round was collected"), "a killed task closes it when it runs again"
 
 
 @pytest.mark.parametrize("given", [{"feedback.goes_on": False}, {"ppo.lora.enabled": True}])

@@ -88,14 +88,16 @@ Filled: Any = create_model("Filled", __base__=_Filled, **RANKS, **SCORES)  # typ
 
 @page.get("")
 def newest(ask: Ask) -> Answer:
-    """The newest run with a round in which the visitor may vote, or else with any round."""
+    """The newest run with a round that takes votes of the visitor, or else with any round."""
     found: list[Listed] = []
     for listed in ask.runs(LOOKED_AT):
         try:
-            known = rating.rounds_of(ask.run(listed.dag_id, listed.run_id))
+            run = ask.run(listed.dag_id, listed.run_id)
+            known = _rounds(run)
+            waits = bool(known) and _may_vote(ask, listed.dag_id, known[0]) and not rating.closed(run, known[0])
         except (Refused, GristmillError):
             continue  # a run without a recipe that can be read has no rounds
-        if known and _may_vote(ask, listed.dag_id, known[0]):
+        if waits:
             return ask.go("rate", listed.dag_id, listed.run_id)
         found += [listed] if known else []
     for listed in found[:1]:
@@ -109,14 +111,19 @@ def show(ask: Ask, dag_id: Name, run_id: Name, wanted: Annotated[Wanted, InQuery
     run = ask.run(dag_id, run_id)
     made = _round(run, wanted.round)
     found = rating.sheet(run.store, made, _who(ask), _now())
-    if _may_vote(ask, dag_id, made) and ask.request.method == "GET":
+    if _may_vote(ask, dag_id, made) and not rating.closed(run, made) and ask.request.method == "GET":
         found = rating.offered(run.store, found)
     return _form(ask, run, found, {}, last=wanted.kept)
 
 
+def _rounds(run: Run) -> list[Round]:
+    """The rounds of a run, the newest first, those that take no vote last."""
+    return sorted(rating.rounds_of(run), key=lambda one: bool(rating.closed(run, one)))
+
+
 def _round(run: Run, name: str) -> Round:
-    """A round of a run by its name, or the newest. Raises Refused if there is none."""
-    known = rating.rounds_of(run)
+    """A round of a run by its name, or the first. Raises Refused if there is none."""
+    known = _rounds(run)
     for one in known:
         if name in ("", one.name):
             return one
@@ -133,10 +140,12 @@ def _may_vote(ask: Asking, dag_id: str, made: Round) -> bool:
 
 
 def _to_vote(ask: Asking, dag_id: str, run: Run, name: str) -> Round:
-    """A round of a run in which the visitor may vote. Raises Refused."""
+    """A round of a run that takes votes of the visitor. Raises Refused."""
     made = _round(run, name)
     if not _may_vote(ask, dag_id, made):
         raise Refused(403, f"You may not vote in the rounds of the DAG {made.dag}. Ask who administers Airflow.")
+    if why := rating.closed(run, made):
+        raise Refused(409, f"{why} Nothing was kept.")
     return made
 
 
@@ -159,7 +168,8 @@ def _form(
         "rate.html",
         status=status,
         round=found.round,
-        rounds=rating.rounds_of(run),
+        rounds=_rounds(run),
+        closed=rating.closed(run, found.round),
         item=item,
         showing=found.showing,
         replies=replies,
@@ -250,7 +260,7 @@ def votes(ask: Ask, dag_id: Name, run_id: Name, wanted: Annotated[Wanted, InQuer
         prompts={vote.name: found.items[vote.item].prompt[-1].text[:200] for vote in mine if vote.item in found.items},
         taken_back=found.desk.ballots.taken_back,
         told=rating.told,
-        may=_may_vote(ask, dag_id, made),
+        may=_may_vote(ask, dag_id, made) and not rating.closed(run, made),
         may_see=ask.visitor.may_edit(dag_id),
     )
 

@@ -224,6 +224,28 @@ def test_the_right_of_the_rounds_own_dag_counts_whichever_run_leads_there(visit,
     assert visit.post("/rate/runs/one/vote", **form, rank_0=1, rank_1=2).status_code == 303
 
 
+def test_a_round_that_was_collected_offers_nothing_and_keeps_nothing(visit, made):
+    form = form_of(visit.get("/rate/runs/one"))
+    visit.post("/rate/runs/one/vote", **form, rank_0=1, rank_1=2)
+    [vote] = votes(visit, made)
+    late = form_of(visit.get("/rate/runs/one"))
+    feedback.close(visit.store, made, feedback.Collected(run="runs/next/recipe.yaml", when=NOW))
+    page = visit.get("/rate/runs/one", kept=vote.name).text
+    assert "This round was collected" in page
+    assert 'id="rate"' not in page
+    assert "left for you" not in page
+    assert "data-undo" not in page + visit.get("/rate/runs/one/votes").text
+    for path, sent in (
+        ("vote", {**late, "rank_0": 1, "rank_1": 2}),
+        ("take_back", {"round": "first", "vote": vote.name}),
+    ):
+        answer = visit.post(f"/rate/runs/one/{path}", **sent)
+        assert (answer.status_code, "was collected" in answer.text) == (409, True)
+    assert feedback.ballots(visit.store, made).counting == [vote]
+    open_round(visit.store, "a-second")
+    assert 'name="round" value="a-second"' in visit.get("/rate/runs/one").text, "a round that takes votes comes first"
+
+
 def test_a_run_that_cannot_be_read_does_not_hide_a_round(visit, made):
     visit.store.write_bytes("runs/zzz/recipe.yaml", b"name: [")
     assert visit.get("/rate").text.count('id="rate"') == 1
