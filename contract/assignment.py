@@ -7,12 +7,13 @@ person skips the item, or has not voted when the time to hold it is over; the ne
 
 import datetime
 import hashlib
+import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from contract.feedback import Ballots, Held, Vote, by_item
+from contract.feedback import HELD, VOTE, Ballots, Held, Vote, by_item, key_of
 from contract.settings.feedback import Rating
 
 TRIED = 50
@@ -96,9 +97,28 @@ class Desk:
             found[key] = max(back.when, found.get(key, back.when))
         return found
 
+    @cached_property
+    def _lost(self) -> Mapping[str, set[int]]:
+        """Item -> the showings of the person whose votes cannot be read."""
+        found: dict[str, set[int]] = defaultdict(set)
+        for one in _named(VOTE, "votes/", self.ballots.damaged):
+            if one[2] == key_of(self.annotator):
+                found[one[1]].add(int(one[3]))
+        return found
+
+    @cached_property
+    def _used(self) -> Mapping[tuple[str, int], int]:
+        """(Item, slot) -> the highest generation whose file cannot be read."""
+        found: dict[tuple[str, int], int] = {}
+        for one in _named(HELD, "held/", self.ballots.damaged):
+            key = one[1], int(one[2])
+            found[key] = max(int(one[3]), found.get(key, 0))
+        return found
+
     def showing(self, item: str) -> int:
-        """The number of the person's next vote on an item, from 0."""
-        return len(self._all.get(item, ()))
+        """The number of the person's next vote on an item, from 0. A vote that cannot be read has its number too."""
+        seen = {vote.showing for vote in self._all.get(item, ())} | self._lost.get(item, set())
+        return max(seen, default=-1) + 1
 
     def may_vote(self, item: str, showing: int) -> bool:
         """Whether the page may have asked the person for this vote: before, or now.
@@ -106,7 +126,7 @@ class Desk:
         A vote that was asked for before may be there already, and is then not kept a second time.
         """
         if showing != self.showing(item):
-            return showing < self.showing(item)
+            return showing < self.showing(item) and showing not in self._lost.get(item, ())
         if item in self.mine:
             return item in self.again()
         return any(held.item == item and held.annotator == self.annotator for held in self.ballots.held)
@@ -129,8 +149,8 @@ class Desk:
     def _hold(self, item: str, slot: int) -> Held:
         """The file that gives a free slot to the person."""
         before = self._holders.get(item, {}).get(slot)
-        generation = before.generation + 1 if before else 0
-        return Held(item=item, slot=slot, generation=generation, annotator=self.annotator, when=self.now)
+        last = max(before.generation if before else -1, self._used.get((item, slot), -1))
+        return Held(item=item, slot=slot, generation=last + 1, annotator=self.annotator, when=self.now)
 
     def _begun(self) -> Iterator[str]:
         """Items that the person holds and has not answered, the first that was shown first."""
@@ -191,6 +211,11 @@ class Desk:
             mine=sum(len(votes) for votes in self.mine.values()),
             left=len(open_now) + len(self.again()),
         )
+
+
+def _named(pattern: re.Pattern[str], folder: str, paths: Iterable[str]) -> Iterator[re.Match[str]]:
+    """The parts of the names of those of these files that lie in a folder."""
+    return filter(None, (pattern.fullmatch(path.removeprefix(folder)) for path in paths if path.startswith(folder)))
 
 
 def people_of(counting: Collection[Vote]) -> Counter[str]:

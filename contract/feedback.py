@@ -217,12 +217,15 @@ def key_of(annotator: str) -> str:
 
 @dataclass(frozen=True)
 class Ballots:
-    """Everything that was written into a round. votes: also those that were taken back; damaged: files left out."""
+    """Everything that was written into a round. votes: also those that were taken back.
+
+    damaged: the files that are left out, as `votes/NAME`. Their names are used up: nothing else can be created there.
+    """
 
     votes: tuple[Vote, ...] = ()
     taken_back: Mapping[str, TakenBack] = field(default_factory=dict)
     held: tuple[Held, ...] = ()
-    damaged: int = 0
+    damaged: tuple[str, ...] = ()
 
     @cached_property
     def counting(self) -> list[Vote]:
@@ -296,11 +299,12 @@ def ballots(store: Store, made: Round) -> Ballots:
     mine = [vote for vote in votes if vote.round == made.name]
     owner = {vote.name: vote.annotator for vote in mine}
     taken = {one.vote: one for one in back if owner.get(one.vote) == one.annotator}
-    return Ballots(tuple(mine), taken, tuple(held), bad + worse + worst + len(votes) - len(mine))
+    strange = [f"votes/{vote.name}" for vote in votes if vote.round != made.name]
+    return Ballots(tuple(mine), taken, tuple(held), (*bad, *worse, *worst, *strange))
 
 
-def _listed(store: Store, folder: str, kind: type[T], named: re.Pattern[str]) -> tuple[list[T], int]:
-    """The files of a folder in the order of their names, and how many cannot be read."""
+def _listed(store: Store, folder: str, kind: type[T], named: re.Pattern[str]) -> tuple[list[T], list[str]]:
+    """The files of a folder in the order of their names, and those that cannot be read, as `votes/NAME`."""
     paths = [
         entry.path for entry in store.files(folder, recursive=False) if named.fullmatch(entry.path.rpartition("/")[2])
     ]
@@ -314,8 +318,9 @@ def _listed(store: Store, folder: str, kind: type[T], named: re.Pattern[str]) ->
         return found if own == path.rpartition("/")[2] else None
 
     read_all = list(_readers().map(read, paths) if store.is_s3 and len(paths) > 1 else map(read, paths))
-    found = [one for one in read_all if one is not None]
-    return found, len(paths) - len(found)
+    both = list(zip(paths, read_all, strict=True))
+    damaged = ["/".join(path.split("/")[-2:]) for path, one in both if one is None]
+    return [one for _, one in both if one is not None], damaged
 
 
 @lru_cache(maxsize=1)
@@ -379,11 +384,14 @@ def take_back(store: Store, made: Round, taken: TakenBack) -> bool:
 
 
 def hold(store: Store, made: Round, held: Held) -> bool:
-    """Give an item to a person for a while. Returns False if somebody else was faster."""
+    """Give an item to a person for a while. Returns False if somebody else was faster, or if nobody can tell who."""
     path = f"{made.folder}/held/{held.name}"
     if store.create(path, held.model_dump_json(indent=1).encode()):
         return True
-    return _parsed(store, path, Held).annotator == held.annotator
+    try:
+        return _parsed(store, path, Held).annotator == held.annotator
+    except DamagedError:
+        return False
 
 
 def close(store: Store, made: Round, collected: Collected) -> bool:

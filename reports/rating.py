@@ -151,7 +151,7 @@ def judge(store: Store, made: Round, trust: Trust) -> Judged:
         annotators.weights(kept),
         len(found.counting),
         len(found.taken_back),
-        found.damaged,
+        len(found.damaged),
     )
 
 

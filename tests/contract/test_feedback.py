@@ -170,7 +170,7 @@ def test_files_that_are_no_votes_are_counted_and_left_out(store: Store) -> None:
     for name, data in strange.items():
         store.write_bytes(f"{made.folder}/votes/{name}", data)
     found = feedback.ballots(store, made)
-    assert (found.votes, found.damaged) == ((vote,), 4)
+    assert (found.votes, {*found.damaged}) == ((vote,), {f"votes/{name}" for name in strange if name != "notes.txt"})
     assert feedback.ballots(store, make_round(store, [item], "empty")) == Ballots()
 
 
@@ -206,6 +206,10 @@ def test_a_slot_is_held_by_the_first_who_asks(store: Store) -> None:
         False,
     ]
     assert feedback.ballots(store, made).held == (held,)
+    torn = held.model_copy(update={"generation": 1})
+    store.write_bytes(f"{made.folder}/held/{torn.name}", torn.model_dump_json().encode()[:40])
+    assert feedback.hold(store, made, torn) is False, "nobody can tell whose it is"
+    assert feedback.ballots(store, made).damaged == (f"held/{torn.name}",)
 
 
 def test_frozen_votes_are_those_that_count_and_stay_what_they_were(store: Store) -> None:

@@ -92,6 +92,26 @@ def test_an_offered_item_is_held_and_two_people_cannot_hold_one_place(store: Sto
     assert offered(store, sheet(store, made, "late", NOW)).item is None
 
 
+def test_files_that_were_cut_off_take_no_item_from_anybody(store: Store, made: Round):
+    for item in feedback.items(store, made):
+        for slot in range(2):
+            store.write_bytes(f"feedback/r/held/{item}-{slot}-0.json", b'{"item":')
+    found = offered(store, sheet(store, made, "ann", NOW))
+    assert found.item
+    [held] = feedback.ballots(store, made).held
+    assert (held.item, held.generation, found.showing) == (found.item.id, 1, 0)
+    store.write_bytes(f"feedback/r/taken_back/{found.item.id}-{feedback.key_of('ann')}-3.json", b"")
+    empty = f"{found.item.id}-{feedback.key_of('ann')}-0.json"
+    store.write_bytes(f"feedback/r/votes/{empty}", b"")
+    again = offered(store, sheet(store, made, "ann", NOW))
+    assert again.item
+    assert (again.item.id, again.showing) == (found.item.id, 1), "the lost vote's number is used up"
+    assert [again.desk.may_vote(found.item.id, showing) for showing in (0, 1, 2)] == [False, True, False]
+    vote = cast(store, made, "ann", (1, 2))
+    assert (vote.item, vote.showing) == (found.item.id, 1)
+    assert feedback.ballots(store, made).counting == [vote]
+
+
 def test_own_votes_are_told_with_the_letters_of_the_page(store: Store, made: Round):
     first, second = cast(store, made, "ann", (1, 2)), cast(store, made, "ann", (1, 1))
     cast(store, made, "bob", (1, 2))
