@@ -3,6 +3,7 @@
 An item has as many places, called slots, as people shall rate it. A slot is given to a person by creating a file, which
 succeeds once; so no two people can get the same slot, however many ask at the same moment. A slot is free again if its
 person skips the item, or has not voted when the time to hold it is over; the next holder creates the next generation.
+Who has rated an item without a slot, as judges do, is one of its people, too.
 """
 
 import datetime
@@ -139,12 +140,22 @@ class Desk:
         since = max(held.when, self._returned.get(key, held.when))
         return (self.now - since).total_seconds() < self.rating.hold_minutes * 60
 
+    @cached_property
+    def _raters(self) -> Mapping[str, set[str]]:
+        """Item -> who has rated it, also those who never had a slot: judges, and people who voted late."""
+        found: dict[str, set[str]] = defaultdict(set)
+        for vote in self.ballots.counting:
+            if not vote.skipped:
+                found[vote.item].add(vote.annotator)
+        return found
+
     def _slots(self, item: str) -> tuple[int, int | None]:
-        """(How many slots of an item are taken, the first free one or None)."""
-        holders = self._holders.get(item, {})
-        taken = {slot for slot, held in holders.items() if self._busy(held)}
-        free = next((slot for slot in range(self.rating.people) if slot not in taken), None)
-        return len(taken), free
+        """(How many people have rated an item or may still do so, the first free slot, or None if they are enough)."""
+        busy = {slot: held.annotator for slot, held in self._holders.get(item, {}).items() if self._busy(held)}
+        first_of = {name: slot for slot, name in sorted(busy.items(), reverse=True)}  # who got two slots needs one
+        people = self._raters.get(item, set()) | set(first_of)
+        free = [slot for slot in range(self.rating.people) if slot not in first_of.values()]
+        return len(people), free[0] if len(people) < self.rating.people else None
 
     def _hold(self, item: str, slot: int) -> Held:
         """The file that gives a free slot to the person."""
