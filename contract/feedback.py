@@ -116,7 +116,8 @@ class Round(Stored):
     """A round. run: the folder in `runs/` of the run that it belongs to; made_by: the path of the items' manifest.
 
     dag: the DAG whose people may vote; if it is empty, those of whichever DAG's run leads to the round. purpose: its
-    votes are learned from, or tell which of two models is better.
+    votes are learned from, or tell which of two models is better. by_model: a model compares the replies, and people
+    are asked for none of its items.
     """
 
     name: Annotated[str, Field(pattern=f"^{NAME.pattern}$")]
@@ -127,6 +128,7 @@ class Round(Stored):
     made_by: str = ""
     dag: Short = ""
     purpose: Literal["preferences", "comparison"] = "preferences"
+    by_model: bool = False
     rating: Rating = Rating()
 
     @property

@@ -71,9 +71,11 @@ def _learns(run: Run, made: Round) -> bool:
 
 
 def closed(run: Run, made: Round) -> str:
-    """Why a round to which a run leads takes no vote, as a sentence; empty if it takes votes."""
+    """Why a round to which a run leads takes no vote of people, as a sentence; empty if it takes votes."""
     if _learns(run, made) or feedback.is_closed(run.store, made):
         return "This round was collected: a run learns from its votes, and a vote that came now would change nothing."
+    if made.by_model:
+        return "A model compares the replies of this round, so it takes no votes of people."
     return ""
 
 

@@ -246,6 +246,20 @@ def test_a_round_that_was_collected_offers_nothing_and_keeps_nothing(visit, made
     assert 'name="round" value="a-second"' in visit.get("/rate/runs/one").text, "a round that takes votes comes first"
 
 
+def test_people_rate_the_round_that_waits_for_them_and_not_the_one_that_a_model_rates(visit, made):
+    later = NOW + datetime.timedelta(hours=1)
+    update = {"name": "first-revised", "by_model": True, "opened": later}
+    beside = feedback.open_round(visit.store, made.model_copy(update=update))
+    form = form_of(visit.get("/rate/runs/one"))
+    assert form["round"] == "first"
+    assert 'name="round" value="first"' in visit.get("/rate").text
+    page = visit.get("/rate/runs/one", round="first-revised").text
+    assert "A model compares the replies of this round" in page
+    assert 'id="rate"' not in page
+    answer = visit.post("/rate/runs/one/vote", **{**form, "round": "first-revised"}, rank_0=1, rank_1=2)
+    assert (answer.status_code, feedback.ballots(visit.store, beside)) == (409, feedback.Ballots())
+
+
 def test_a_run_that_cannot_be_read_does_not_hide_a_round(visit, made):
     visit.store.write_bytes("runs/zzz/recipe.yaml", b"name: [")
     assert visit.get("/rate").text.count('id="rate"') == 1
