@@ -57,17 +57,18 @@ class Votes:
 def open_round(run: Run, dag: str, now: datetime.datetime) -> Round:
     """The round over the items that the run's `sample` made; it is opened if it is not there.
 
-    dag: the DAG whose people may vote. A round that is there stays as it is, whatever run opened it.
+    dag: the DAG whose people may vote. A round that is there stays as it is. Two runs with the same items have a round
+    each, because their recipes may ask for votes in different ways.
     """
     made = need(run.store, run.task("sample"))
-    number = run.recipe.sample.round
-    name = f"r{number:03d}-{made.fingerprint[:12]}"
+    number, folder = run.recipe.sample.round, _folder(run.uri)
+    name = f"r{number:03d}-{hashlib.sha256(f'{made.fingerprint} {folder}'.encode()).hexdigest()[:12]}"
     if run.store.exists(f"{FOLDER}/{name}/round.json"):
         return feedback.read_round(run.store, name)
     found = Round(
         name=name,
         number=number,
-        run=_folder(run.uri),
+        run=folder,
         opened=now,
         files=tuple(made.of(Kind.RATED)),
         made_by=made.path,

@@ -4,6 +4,7 @@ import datetime
 import hashlib
 import io
 import json
+import re
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,7 +16,7 @@ from contract.errors import InputError
 from contract.feedback import Item, Reply, Vote, item_id
 from contract.kinds import Kind
 from contract.manifest import Attempt, File
-from contract.plan import open_run
+from contract.plan import open_run, vary
 from contract.results import result_of
 from contract.schema import PAIRS
 from contract.settings.examples import Preferences
@@ -88,10 +89,20 @@ def test_a_round_is_opened_once_with_the_recipes_rating(sampled):
     run = sampled()
     made = rounds.open_round(run, "feedback", NOW)
     assert (made.number, made.dag, made.rating.people, made.opened) == (1, "feedback", 2, NOW)
-    assert made.name == f"r001-{run.task('sample').fingerprint[:12]}"
+    assert re.fullmatch("r001-[0-9a-f]{12}", made.name)
+    assert made.made_by == f"{run.task('sample').prefix}/manifest.json"
     assert [item.prompt[0].text for item in feedback.items(run.store, made).values()] == [*PROMPTS]
     assert rounds.open_round(run, "another", NOW + datetime.timedelta(days=1)) == made
     assert rounds_of(run) == [made]
+
+
+def test_another_run_with_the_same_sample_has_a_round_of_its_own(sampled):
+    run = sampled()
+    other = vary(run, "other", ["feedback.rating.people=5"])
+    assert other.task("sample").fingerprint == run.task("sample").fingerprint
+    one, two = (rounds.open_round(each, "feedback", NOW) for each in (run, other))
+    assert [made.rating.people for made in (one, two)] == [2, 5]
+    assert (rounds_of(run), rounds_of(other)) == ([one], [two])
 
 
 def test_a_round_is_complete_when_each_item_has_all_of_its_votes(sampled):
