@@ -294,15 +294,19 @@ def items(store: Store, made: Round) -> Mapping[str, Item]:
 
 
 def ballots(store: Store, made: Round) -> Ballots:
-    """What was written into a round until now."""
+    """What was written into a round until now. A vote that does not fit its item counts as damaged."""
+    known = items(store, made)
     votes, bad = _listed(store, f"{made.folder}/votes", Vote, VOTE)
     back, worse = _listed(store, f"{made.folder}/taken_back", TakenBack, VOTE)
     held, worst = _listed(store, f"{made.folder}/held", Held, HELD)
-    mine = [vote for vote in votes if vote.round == made.name]
+    mine, strange = [], []
+    for vote in votes:
+        fits = vote.round == made.name and (vote.item not in known or not vote.mistake(known[vote.item], made.rating))
+        (mine if fits else strange).append(vote)
     owner = {vote.name: vote.annotator for vote in mine}
     taken = {one.vote: one for one in back if owner.get(one.vote) == one.annotator}
-    strange = [f"votes/{vote.name}" for vote in votes if vote.round != made.name]
-    return Ballots(tuple(mine), taken, tuple(held), (*bad, *worse, *worst, *strange))
+    unfit = (f"votes/{vote.name}" for vote in strange)
+    return Ballots(tuple(mine), taken, tuple(held), (*bad, *worse, *worst, *unfit))
 
 
 def _listed(store: Store, folder: str, kind: type[T], named: re.Pattern[str]) -> tuple[list[T], list[str]]:

@@ -175,6 +175,21 @@ def test_files_that_are_no_votes_are_counted_and_left_out(store: Store) -> None:
 
 
 @pytest.mark.parametrize(
+    "changes",
+    [{"ranks": (1, 2, 3)}, {"ranks": (1,)}, {"shown": (0, 0)}, {"shown": ()}, {"scores": {"helpfulness": (1,) * 3}}],
+    ids=str,
+)
+def test_a_vote_that_does_not_fit_its_item_is_left_out_and_counted(store: Store, changes: dict[str, Any]) -> None:
+    item = make_item("a")
+    made = feedback.open_round(store, make_round(store, [item]))
+    fits, strange = make_vote(item), make_vote(item, "bob", **changes)
+    for vote in (fits, strange):
+        store.write_bytes(f"{made.folder}/votes/{vote.name}", vote.model_dump_json().encode())
+    found = feedback.ballots(store, made)
+    assert (found.votes, found.damaged) == ((fits,), (f"votes/{strange.name}",))
+
+
+@pytest.mark.parametrize(
     ("changes", "said"),
     [
         ({}, ""),
