@@ -27,9 +27,12 @@ def drawn(*parts: object) -> float:
     return int.from_bytes(digest[:8]) / 2**64
 
 
-def order_of(replies: int, item: str, annotator: str, showing: int) -> tuple[int, ...]:
-    """The reply at each place of the page: random, and the same whenever the same person sees the same showing."""
-    return tuple(sorted(range(replies), key=lambda reply: drawn("order", item, annotator, showing, reply)))
+def order_of(replies: int, item: str, annotator: str, showing: int, salt: str = "") -> tuple[int, ...]:
+    """The reply at each place of the page: random, and the same whenever the same person sees the same showing.
+
+    salt: of the round. Without it, who knows the other values knows the order, which is right for judges alone.
+    """
+    return tuple(sorted(range(replies), key=lambda reply: drawn("order", salt, item, annotator, showing, reply)))
 
 
 @dataclass(frozen=True)

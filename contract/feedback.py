@@ -16,6 +16,7 @@ back button or after a time-out, makes one vote. `gc` and `verify` look at other
 import datetime
 import hashlib
 import re
+import secrets
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -100,8 +101,11 @@ class Item:
 
 
 def item_id(prompt: Conversation, replies: Sequence[Reply]) -> str:
-    """The id of an item: of its texts and of what wrote them, so the same wherever the item stands."""
-    said = [(turn.role, turn.text) for turn in prompt], [(reply.model, reply.text) for reply in replies]
+    """The id of an item: of its texts alone, so the same wherever the item stands.
+
+    It stands on the page, so it must tell neither what wrote the replies nor their order, not even to who guesses.
+    """
+    said = [(turn.role, turn.text) for turn in prompt], sorted(reply.text for reply in replies)
     return hashlib.sha256(repr(said).encode(errors="replace")).hexdigest()[:32]
 
 
@@ -117,7 +121,8 @@ class Round(Stored):
 
     dag: the DAG whose people may vote; if it is empty, those of whichever DAG's run leads to the round. purpose: its
     votes are learned from, or tell which of two models is better. by_model: a model compares the replies, and people
-    are asked for none of its items.
+    are asked for none of its items. salt: what the order of the replies on pages is drawn with, which no page shows;
+    `open_round` draws it.
     """
 
     name: Annotated[str, Field(pattern=f"^{NAME.pattern}$")]
@@ -130,6 +135,7 @@ class Round(Stored):
     purpose: Literal["preferences", "comparison"] = "preferences"
     by_model: bool = False
     rating: Rating = Rating()
+    salt: Annotated[str, Field(pattern="^([0-9a-f]{32})?$")] = ""
 
     @property
     def folder(self) -> str:
@@ -239,9 +245,10 @@ def open_round(store: Store, made: Round) -> Round:
     """Create a round, or return it if it is there. Raises InputError if it is there with other items or settings."""
     if not 1 <= sum(file.rows for file in made.files) <= MOST_ITEMS:
         raise InputError(f"round {made.name}: has 1 to {MOST_ITEMS:,} items")
-    store.create(f"{made.folder}/round.json", made.model_dump_json(indent=1).encode())
+    salted = made.model_copy(update={"salt": made.salt or secrets.token_hex(16)})
+    store.create(f"{made.folder}/round.json", salted.model_dump_json(indent=1).encode())
     stands = read_round(store, made.name)
-    if stands.model_copy(update={"opened": made.opened}) != made:
+    if stands.model_copy(update={"opened": made.opened, "salt": made.salt}) != made:
         raise InputError(
             f"{store.full(made.folder)}/round.json: has other items or settings; give the round another name"
         )
@@ -299,7 +306,7 @@ def ballots(store: Store, made: Round) -> Ballots:
     votes, bad = _listed(store, f"{made.folder}/votes", Vote, VOTE)
     back, worse = _listed(store, f"{made.folder}/taken_back", TakenBack, VOTE)
     held, worst = _listed(store, f"{made.folder}/held", Held, HELD)
-    mine, strange = [], []
+    mine, strange = list[Vote](), list[Vote]()
     for vote in votes:
         fits = vote.round == made.name and (vote.item not in known or not vote.mistake(known[vote.item], made.rating))
         (mine if fits else strange).append(vote)

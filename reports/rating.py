@@ -92,7 +92,9 @@ class Sheet:
     @property
     def order(self) -> tuple[int, ...]:
         """The reply at each place of the page."""
-        return order_of(len(self.item.replies), self.item.id, self.desk.annotator, self.showing) if self.item else ()
+        if self.item is None:
+            return ()
+        return order_of(len(self.item.replies), self.item.id, self.desk.annotator, self.showing, self.round.salt)
 
 
 def sheet(store: Store, made: Round, annotator: str, now: datetime.datetime) -> Sheet:

@@ -240,6 +240,13 @@ def test_replies_stand_in_an_order_that_a_showing_always_has(replies: int, annot
     assert order == order_of(replies, IDS[0], annotator, showing)
 
 
+def test_the_order_of_replies_cannot_be_told_without_the_rounds_salt() -> None:
+    orders = {salt: [order_of(2, item, "ann", 0, salt) for item in IDS] for salt in ("", "a", "b")}
+    for one, other in (("", "a"), ("a", "b")):
+        alike = sum(mine == theirs for mine, theirs in zip(orders[one], orders[other], strict=True))
+        assert 35 <= alike <= 65, "as often as by chance"
+
+
 @pytest.mark.parametrize(
     "change", [lambda n: (IDS[n], "a", 0), lambda n: (IDS[0], str(n), 0), lambda n: (IDS[0], "a", n)]
 )

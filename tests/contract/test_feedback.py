@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -61,7 +62,16 @@ def test_items_are_read_as_they_were_written(store: Store) -> None:
     items = [make_item("What is TeX?", 3, (1, 2, 2)), make_item("zwei", 2)]
     made = feedback.open_round(store, make_round(store, items))
     assert list(feedback.items(store, made).values()) == items
-    assert item_id(items[0].prompt, items[0].replies) != item_id(items[0].prompt, items[0].replies[::-1])
+
+
+def test_the_id_of_an_item_tells_neither_who_wrote_its_replies_nor_their_order() -> None:
+    prompt = (Turn("user", "q"),)
+    one, other = (
+        (Reply("a", first, 0.5), Reply("b", second, 0.5)) for first, second in (("sft/x", "ppo/y"), ("ppo/y", "sft/x"))
+    )
+    assert item_id(prompt, one) == item_id(prompt, other) == item_id(prompt, one[::-1])
+    assert item_id(prompt, one) != item_id(prompt, (Reply("a", "sft/x", 0.5), Reply("c", "ppo/y", 0.5)))
+    assert item_id(prompt, one) != item_id((Turn("system", "q"),), one)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +86,10 @@ def test_an_item_that_nobody_could_rate_is_refused(changes: dict[str, Any]) -> N
 
 def test_a_round_is_opened_once(store: Store) -> None:
     made = make_round(store, [make_item("a")])
-    assert feedback.open_round(store, made) == made
+    opened = feedback.open_round(store, made)
+    assert re.fullmatch("[0-9a-f]{32}", opened.salt)
+    assert opened == made.model_copy(update={"salt": opened.salt})
+    assert feedback.open_round(store, made) == opened, "the salt is drawn once"
     later = made.model_copy(update={"opened": NOW + datetime.timedelta(days=1)})
     assert feedback.open_round(store, later).opened == NOW, "who comes later finds the round as it is"
     with pytest.raises(InputError, match="other items or settings"):
@@ -84,7 +97,8 @@ def test_a_round_is_opened_once(store: Store) -> None:
     with pytest.raises(InputError, match="1 to 5,000 items"):
         feedback.open_round(store, make_round(store, [], "empty"))
     store.write_bytes("feedback/torn/round.json", b"{")
-    assert feedback.rounds(store) == ([made], ["torn"])
+    assert feedback.rounds(store) == ([opened], ["torn"])
+    assert feedback.open_round(store, made.model_copy(update={"name": "other"})).salt != opened.salt
     for name, said in (("none", "no such round"), ("../runs", "no name of a round")):
         with pytest.raises(InputError, match=said):
             feedback.read_round(store, name)

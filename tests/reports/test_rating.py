@@ -10,11 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contract import feedback
+from contract.assignment import Offer, order_of
 from contract.conversation import Turn
 from contract.feedback import Item, Reply, Round, TakenBack, Vote, item_id
 from contract.settings.feedback import Rating, Trust
 from contract.store import Store
-from reports.rating import Piece, freeze, judge, offered, own_votes, pieces, sheet, strengths, told
+from reports.rating import Piece, freeze, judge, offered, own_votes, pieces, sheet, showing, strengths, told
 
 NOW = datetime.datetime(2026, 3, 1, 12, tzinfo=datetime.UTC)
 
@@ -90,6 +91,12 @@ def test_an_offered_item_is_held_and_two_people_cannot_hold_one_place(store: Sto
     assert all(seen)
     assert {[one.id for one in seen if one].count(item) for item in feedback.items(store, made)} == {2}
     assert offered(store, sheet(store, made, "late", NOW)).item is None
+
+
+def test_the_order_on_the_page_is_salted(store: Store, made: Round):
+    pages = [showing(sheet(store, made, "ann", NOW), Offer(item, 0)) for item in feedback.items(store, made)]
+    assert [page.order for page in pages] == [order_of(2, page.item.id, "ann", 0, made.salt) for page in pages]
+    assert [page.order for page in pages] != [order_of(2, page.item.id, "ann", 0) for page in pages]
 
 
 def test_files_that_were_cut_off_take_no_item_from_anybody(store: Store, made: Round):
