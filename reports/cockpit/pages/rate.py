@@ -8,7 +8,7 @@ from pydantic import Field, create_model, field_validator
 
 from contract import feedback
 from contract.assignment import Offer
-from contract.errors import GristmillError, StoreError
+from contract.errors import DamagedError, GristmillError, StoreError
 from contract.feedback import MOST_REPLIES, Kept, Rank, Round, Score, TakenBack, Vote
 from contract.plan import Run
 from contract.settings.feedback import Trust
@@ -95,7 +95,9 @@ def newest(ask: Ask) -> Answer:
             run = ask.run(listed.dag_id, listed.run_id)
             known = _rounds(run)
             waits = bool(known) and _may_vote(ask, listed.dag_id, known[0]) and not rating.closed(run, known[0])
-        except (Refused, GristmillError):
+        except (Refused, GristmillError) as error:
+            if isinstance(error, StoreError) and not isinstance(error, DamagedError):
+                raise  # nobody can tell whether there is a round
             continue  # a run without a recipe that can be read has no rounds
         if waits:
             return ask.go("rate", listed.dag_id, listed.run_id)

@@ -265,6 +265,15 @@ def test_a_run_that_cannot_be_read_does_not_hide_a_round(visit, made):
     assert visit.get("/rate").text.count('id="rate"') == 1
 
 
+def test_a_store_that_fails_is_not_taken_for_one_without_rounds(visit, made, monkeypatch):
+    def failing(store):
+        raise StoreError("s3://bucket: timed out")
+
+    monkeypatch.setattr(feedback, "rounds", failing)
+    answer = visit.get("/rate")
+    assert (answer.status_code, "timed out" in answer.text) == (503, True)
+
+
 def test_a_form_of_another_site_is_refused(visit, made):
     form = form_of(visit.get("/rate/runs/one"))
     answer = visit.client.post("/rate/runs/one/vote", data=form, headers={"origin": "http://evil.example"})
