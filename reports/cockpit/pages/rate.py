@@ -141,6 +141,20 @@ def _may_vote(ask: Asking, dag_id: str, made: Round) -> bool:
     return all(map(ask.visitor.may_vote, {dag_id, made.dag or dag_id}))
 
 
+def _may_see(ask: Asking, dag_id: str, made: Round) -> bool:
+    """Whether the visitor may see who voted and what wrote the replies of a round, to which a run of a DAG leads."""
+    return all(map(ask.visitor.may_edit, {dag_id, made.dag or dag_id}))
+
+
+def _to_see(ask: Asking, dag_id: str, run: Run, name: str) -> Round:
+    """A round of a run whose people and models the visitor may see. Raises Refused."""
+    ask.check(dag_id, "edit")
+    made = _round(run, name)
+    if not _may_see(ask, dag_id, made):
+        raise Refused(403, f"You may not edit the DAG {made.dag}. Ask who administers Airflow.")
+    return made
+
+
 def _to_vote(ask: Asking, dag_id: str, run: Run, name: str) -> Round:
     """A round of a run that takes votes of the visitor. Raises Refused."""
     made = _round(run, name)
@@ -183,7 +197,7 @@ def _form(
         last=own[last] if last in own and last not in desk.ballots.taken_back else None,
         told=rating.told,
         may=_may_vote(ask, ask.request.path_params["dag_id"], found.round),
-        may_see=ask.visitor.may_edit(ask.request.path_params["dag_id"]),
+        may_see=_may_see(ask, ask.request.path_params["dag_id"], found.round),
         said=said,
     )
 
@@ -263,7 +277,7 @@ def votes(ask: Ask, dag_id: Name, run_id: Name, wanted: Annotated[Wanted, InQuer
         taken_back=found.desk.ballots.taken_back,
         told=rating.told,
         may=_may_vote(ask, dag_id, made) and not rating.closed(run, made),
-        may_see=ask.visitor.may_edit(dag_id),
+        may_see=_may_see(ask, dag_id, made),
     )
 
 
@@ -279,9 +293,8 @@ def take_back(ask: Ask, dag_id: Name, run_id: Name, form: Annotated[Returned, In
 @page.get("/{dag_id}/{run_id}/quality")
 def quality(ask: Ask, dag_id: Name, run_id: Name, wanted: Annotated[Judging, InQuery()]) -> Answer:
     """How much people agree, and whose votes would be left out. It names people, so readers alone do not see it."""
-    ask.check(dag_id, "edit")
     run = ask.run(dag_id, run_id)
-    made = _round(run, wanted.round)
+    made = _to_see(ask, dag_id, run, wanted.round)
     judged = rating.judge(run.store, made, wanted.trust())
     return ask.show(
         "rate_quality.html",
@@ -302,9 +315,8 @@ def quality(ask: Ask, dag_id: Name, run_id: Name, wanted: Annotated[Judging, InQ
 @page.get("/{dag_id}/{run_id}/strengths")
 def strengths(ask: Ask, dag_id: Name, run_id: Name, wanted: Annotated[Judging, InQuery()]) -> Answer:
     """Which model's replies people prefer. It names the models, so those who only vote do not see it."""
-    ask.check(dag_id, "edit")
     run = ask.run(dag_id, run_id)
-    made = _round(run, wanted.round)
+    made = _to_see(ask, dag_id, run, wanted.round)
     table, compared, gone = rating.strengths(run.store, made, wanted.trust())
     return ask.show(
         "rate_strengths.html",

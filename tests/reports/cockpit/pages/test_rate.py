@@ -260,6 +260,19 @@ def test_people_rate_the_round_that_waits_for_them_and_not_the_one_that_a_model_
     assert (answer.status_code, feedback.ballots(visit.store, beside)) == (409, feedback.Ballots())
 
 
+def test_who_may_not_edit_the_rounds_own_dag_sees_neither_people_nor_models(visit, judged, monkeypatch):
+    open_round(visit.store, dag="feedback")
+    edits = visit.visitor.may_edit
+    pages = ("quality", "strengths")
+    assert [visit.get(f"/rate/runs/one/{page}").status_code for page in pages] == [200, 200]
+    monkeypatch.setattr(visit.visitor, "may_edit", lambda dag_id: dag_id != "feedback" and edits(dag_id))
+    for page in pages:
+        answer = visit.get(f"/rate/runs/one/{page}")
+        assert (answer.status_code, "You may not edit the DAG feedback." in answer.text) == (403, True)
+    for page in ("", "/votes"):
+        assert "Quality of the votes" not in visit.get(f"/rate/runs/one{page}").text
+
+
 def test_a_run_that_cannot_be_read_does_not_hide_a_round(visit, made):
     visit.store.write_bytes("runs/zzz/recipe.yaml", b"name: [")
     assert visit.get("/rate").text.count('id="rate"') == 1
