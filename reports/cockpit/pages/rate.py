@@ -37,16 +37,17 @@ class Wanted(Asked):
 
 
 class Judging(Asked):
-    """The thresholds below which a person's votes are left out."""
+    """The thresholds below which a person's votes are left out; those that are not given are the recipe's."""
 
     round: RoundName = ""
-    min_agreement: Annotated[float, Field(ge=0, le=1)] = Trust().min_agreement
-    min_gold: Annotated[float, Field(ge=0, le=1)] = Trust().min_gold
-    min_consistency: Annotated[float, Field(ge=0, le=1)] = Trust().min_consistency
-    min_seconds: Annotated[float, Field(ge=0, le=3600)] = Trust().min_seconds
+    min_agreement: Annotated[float, Field(ge=0, le=1)] | None = None
+    min_gold: Annotated[float, Field(ge=0, le=1)] | None = None
+    min_consistency: Annotated[float, Field(ge=0, le=1)] | None = None
+    min_seconds: Annotated[float, Field(ge=0, le=3600)] | None = None
 
-    def trust(self) -> Trust:
-        return Trust(**self.model_dump(exclude={"round"}))
+    def trust(self, run: Run) -> Trust:
+        given = self.model_dump(exclude={"round"}, exclude_none=True)
+        return Trust(**run.recipe.feedback.trust.model_dump() | given)
 
 
 class Returned(Asked):
@@ -295,11 +296,12 @@ def quality(ask: Ask, dag_id: Name, run_id: Name, wanted: Annotated[Judging, InQ
     """How much people agree, and whose votes would be left out. It names people, so readers alone do not see it."""
     run = ask.run(dag_id, run_id)
     made = _to_see(ask, dag_id, run, wanted.round)
-    judged = rating.judge(run.store, made, wanted.trust())
+    trust = wanted.trust(run)
+    judged = rating.judge(run.store, made, trust)
     return ask.show(
         "rate_quality.html",
         round=made,
-        wanted=wanted,
+        trust=trust,
         judged=judged,
         found=judged.quality,
         people=judged.quality.annotators[:LISTED],
@@ -307,7 +309,7 @@ def quality(ask: Ask, dag_id: Name, run_id: Name, wanted: Annotated[Judging, InQ
         chart=agreement(judged),
         share=share,
         figure=figure,
-        command=_command(run, made, wanted.trust()),
+        command=_command(run, made, trust),
         may_see=True,
     )
 
@@ -317,7 +319,7 @@ def strengths(ask: Ask, dag_id: Name, run_id: Name, wanted: Annotated[Judging, I
     """Which model's replies people prefer. It names the models, so those who only vote do not see it."""
     run = ask.run(dag_id, run_id)
     made = _to_see(ask, dag_id, run, wanted.round)
-    table, compared, gone = rating.strengths(run.store, made, wanted.trust())
+    table, compared, gone = rating.strengths(run.store, made, wanted.trust(run))
     return ask.show(
         "rate_strengths.html",
         round=made,

@@ -14,6 +14,7 @@ from contract import feedback
 from contract.conversation import Turn
 from contract.errors import StoreError
 from contract.feedback import Item, Reply, Round, Vote, item_id
+from contract.plan import vary
 from contract.settings.feedback import Rating
 from contract.store import Store
 from reports.cockpit.pages.rate import dense
@@ -30,7 +31,7 @@ def made(visit, judged):
     return open_round(visit.store)
 
 
-def open_round(store, name="first", replies=2, dag="", **rating):
+def open_round(store, name="first", replies=2, dag="", run="one", **rating):
     items = []
     for number in range(6):
         prompt = (Turn("user", f"question {number} {HOSTILE}"),)
@@ -39,7 +40,7 @@ def open_round(store, name="first", replies=2, dag="", **rating):
         items.append(Item(item_id(prompt, written), 1, prompt, written))
     file = feedback.write_items(store, f"sample/{name}/items.parquet", items)
     wanted = Rating(**({"people": 2, "repeated": 0} | rating))
-    made = Round(name=name, number=1, run="one", opened=NOW, files=(file,), dag=dag, rating=wanted)
+    made = Round(name=name, number=1, run=run, opened=NOW, files=(file,), dag=dag, rating=wanted)
     return feedback.open_round(store, made)
 
 
@@ -333,6 +334,25 @@ def test_the_quality_of_the_votes_and_the_models_are_shown_to_those_who_run_the_
     assert "Left out: mal." in models
     assert '<th scope="row">secret-model-0</th><td>1.20</td>' in models, "half of ln(11)"
     assert "91.7" in models
+
+
+def test_the_thresholds_are_those_of_the_recipe_unless_others_are_tried(visit, judged):
+    run = vary(judged, "two", ["feedback.trust.min_agreement=0", "feedback.trust.min_seconds=9"])
+    made = open_round(visit.store, run="two")
+    for item in feedback.items(visit.store, made):
+        for name, ranks in (("ann", (1, 2)), ("bob", (1, 2)), ("cat", (1, 2)), ("mal", (2, 1))):
+            vote = Vote(
+                round="first", item=item, annotator=name, showing=0, shown=(0, 1), ranks=ranks, seconds=10, when=NOW
+            )
+            feedback.cast(run.store, made, vote)
+    page = visit.get("/rate/runs/two/quality").text
+    assert "nobody is left out" in page, "mal agrees with nobody, and the recipe allows that"
+    assert "--round first --min-agreement 0 --min-seconds 9</code>" in page
+    assert 'name="min_seconds" type="number" min="0" max="3600" step="any" value="9.0"' in page
+    assert "Left out" not in visit.get("/rate/runs/two/strengths").text
+    tried = visit.get("/rate/runs/two/quality", min_agreement=0.5).text
+    assert '<tr class="gone"><th scope="row">mal</th>' in tried
+    assert "--round first --min-seconds 9</code>" in tried
 
 
 def test_ranks_have_no_gaps():
