@@ -18,7 +18,7 @@ import hashlib
 import re
 import secrets
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -48,6 +48,7 @@ ItemId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 Rank = Annotated[int, Field(ge=1, le=MOST_REPLIES)]
 Score = Annotated[int, Field(ge=1, le=5)]
 T = TypeVar("T", bound=BaseModel)
+One, Found = TypeVar("One"), TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -330,10 +331,14 @@ def _listed(store: Store, folder: str, kind: type[T], named: re.Pattern[str]) ->
         own = found.vote if isinstance(found, TakenBack) else getattr(found, "name", "")
         return found if own == path.rpartition("/")[2] else None
 
-    read_all = list(_readers().map(read, paths) if store.is_s3 and len(paths) > 1 else map(read, paths))
-    both = list(zip(paths, read_all, strict=True))
+    both = list(zip(paths, _each(store, read, paths), strict=True))
     damaged = ["/".join(path.split("/")[-2:]) for path, one in both if one is None]
     return [one for _, one in both if one is not None], damaged
+
+
+def _each(store: Store, read: Callable[[One], Found], given: Sequence[One]) -> list[Found]:
+    """What is read of each: on S3, where every answer is waited for, many at a time."""
+    return list(_readers().map(read, given) if store.is_s3 and len(given) > 1 else map(read, given))
 
 
 @lru_cache(maxsize=1)
@@ -435,21 +440,30 @@ class Frozen(Stored):
 
 
 def freeze(
-    store: Store, made: Round, weights: Mapping[str, float] | None = None, left_out: Mapping[str, str] | None = None
+    store: Store,
+    made: Round,
+    votes: Collection[Vote],
+    weights: Mapping[str, float] | None = None,
+    left_out: Mapping[str, str] | None = None,
 ) -> str:
-    """Write down which votes of a round count now, and return the path of that file.
+    """Write down which votes of a round count, and return the path of that file.
 
-    Votes that skip, that were taken back, and those of people who are left out do not count. weights: annotator ->
-    weight, 1 for others. The same votes make the same file. Raises InputError if no vote counts.
+    votes: those that were measured and not taken back; a vote that came since then has no weight yet. Those that skip
+    and those of people who are left out do not count. weights: annotator -> weight, 1 for others. The same votes make
+    the same file. Raises InputError if no vote counts.
     """
     gone = left_out or {}
-    counting = [vote for vote in ballots(store, made).counting if not vote.skipped and vote.annotator not in gone]
+    counting = [vote for vote in votes if not vote.skipped and vote.annotator not in gone]
     if not counting:
         raise InputError(f"round {made.name}: no vote counts, so there is nothing to freeze")
     paths = sorted(f"{made.folder}/votes/{vote.name}" for vote in counting)
+
+    def known(path: str) -> FrozenVote:
+        return FrozenVote(path=path, sha256=_sha256(store.read_bytes(path)))
+
     frozen = Frozen(
         round=made,
-        votes=tuple(FrozenVote(path=path, sha256=_sha256(store.read_bytes(path))) for path in paths),
+        votes=tuple(_each(store, known, paths)),
         weights={name: (weights or {}).get(name, 1.0) for name in sorted({vote.annotator for vote in counting})},
         left_out=dict(sorted(gone.items())),
     )
@@ -459,11 +473,8 @@ def freeze(
     return path
 
 
-def read_frozen(uri: str) -> tuple[Store, Frozen, list[Vote]]:
-    """The store of a file that `freeze` wrote, what it says, and its votes.
-
-    Raises InputError if it is no such file, and DamagedError if a vote is gone or has changed.
-    """
+def open_frozen(uri: str) -> tuple[Store, Frozen]:
+    """The store of a file that `freeze` wrote, and what it says. Raises InputError if it is no such file."""
     root, found, rest = uri.rpartition(f"/{FOLDER}/")
     if not found or "/frozen/" not in rest:
         raise InputError(f"{uri}: is no file of frozen votes; it lies in {FOLDER}/ROUND/frozen of a store")
@@ -474,21 +485,32 @@ def read_frozen(uri: str) -> tuple[Store, Frozen, list[Vote]]:
         raise InputError(f"{uri}: does not exist") from None
     except ValidationError as error:
         raise InputError(f"{uri}: cannot be read; {error.error_count()} values are wrong") from None
-    return store, frozen, list(_votes_of(store, frozen))
-
-
-def _votes_of(store: Store, frozen: Frozen) -> Iterator[Vote]:
     folder = f"{frozen.round.folder}/votes/"
     for one in frozen.votes:
         if not VOTE.fullmatch(one.path.removeprefix(folder)):
             raise InputError(f"{one.path}: is no vote of the round {frozen.round.name}")
+    return store, frozen
+
+
+def read_frozen(uri: str) -> tuple[Store, Frozen, list[Vote]]:
+    """The same with the votes. Raises DamagedError, too, if a vote is gone or has changed."""
+    store, frozen = open_frozen(uri)
+    return store, frozen, votes_of(store, frozen)
+
+
+def votes_of(store: Store, frozen: Frozen) -> list[Vote]:
+    """The votes that were frozen. Raises DamagedError if one is gone or has changed."""
+
+    def read(one: FrozenVote) -> Vote:
         try:
             data = store.read_bytes(one.path)
         except FileNotFoundError:
             raise DamagedError(f"{store.full(one.path)}: the vote is gone; bring it back, or freeze again") from None
         if _sha256(data) != one.sha256:
             raise DamagedError(f"{store.full(one.path)}: the vote has changed since it was frozen; freeze again")
-        yield Vote.model_validate_json(data)
+        return Vote.model_validate_json(data)
+
+    return _each(store, read, frozen.votes)
 
 
 def _sha256(data: bytes) -> str:

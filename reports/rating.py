@@ -169,5 +169,6 @@ def strengths(store: Store, made: Round, trust: Trust) -> tuple[Table, int, Mapp
 
 def freeze(store: Store, made: Round, trust: Trust) -> tuple[str, Mapping[str, str]]:
     """Freeze the votes of the people who are trusted, with their weights: (the file's path, whose are left out)."""
-    found = judge(store, made, trust)
-    return feedback.freeze(store, made, found.weights, found.left_out), found.left_out
+    votes = feedback.ballots(store, made).counting
+    gone, kept = annotators.left_out(feedback.items(store, made), votes, trust)
+    return feedback.freeze(store, made, votes, annotators.weights(kept), gone), gone

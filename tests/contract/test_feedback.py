@@ -3,6 +3,7 @@
 import datetime
 import json
 import re
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -247,12 +248,13 @@ def test_frozen_votes_are_those_that_count_and_stay_what_they_were(store: Store)
     kept, gone, bad = make_vote(items[0]), make_vote(items[1]), make_vote(items[0], "bad")
     skipped = make_vote(items[1], "bob", ranks=(), skipped=True)
     with pytest.raises(InputError, match="no vote counts"):
-        feedback.freeze(store, made)
+        feedback.freeze(store, made, [])
     for vote in (kept, gone, bad, skipped):
         feedback.cast(store, made, vote)
     feedback.take_back(store, made, TakenBack(vote=gone.name, annotator="ann", when=NOW))
-    path = feedback.freeze(store, made, {"ann": 2.5}, {"bad": "agrees with nobody"})
-    assert feedback.freeze(store, made, {"ann": 2.5}, {"bad": "agrees with nobody"}) == path
+    found = feedback.ballots(store, made).counting
+    path = feedback.freeze(store, made, found, {"ann": 2.5}, {"bad": "agrees with nobody"})
+    assert feedback.freeze(store, made, found[::-1], {"ann": 2.5}, {"bad": "agrees with nobody"}) == path
     found_store, frozen, votes = feedback.read_frozen(store.full(path))
     assert (found_store, frozen.round, frozen.weights, votes) == (store, made, {"ann": 2.5}, [kept])
     assert frozen.left_out == {"bad": "agrees with nobody"}
@@ -265,6 +267,26 @@ def test_frozen_votes_are_those_that_count_and_stay_what_they_were(store: Store)
     store.delete(frozen.votes[0].path)
     with pytest.raises(DamagedError, match="is gone"):
         feedback.read_frozen(store.full(path))
+
+
+def test_votes_on_s3_are_frozen_and_read_many_at_a_time(s3_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    item = make_item("a")
+    made = feedback.open_round(s3_store, make_round(s3_store, [item]))
+    votes = [make_vote(item, f"p{number}") for number in range(4)]
+    for vote in votes:
+        feedback.cast(s3_store, made, vote)
+    readers, read = list[str](), Store.read_bytes
+
+    def noted(self: Store, path: str) -> bytes:
+        if "/votes/" in path:
+            readers.append(threading.current_thread().name)
+        return read(self, path)
+
+    monkeypatch.setattr(Store, "read_bytes", noted)
+    path = feedback.freeze(s3_store, made, votes)
+    assert sorted(vote.annotator for vote in feedback.read_frozen(s3_store.full(path))[2]) == ["p0", "p1", "p2", "p3"]
+    assert len(readers) == 8
+    assert all(name.startswith("feedback") for name in readers), "threads that wait at the same time"
 
 
 def test_other_files_are_no_frozen_votes(store: Store) -> None:

@@ -4,6 +4,7 @@ import datetime
 import re
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -15,6 +16,7 @@ from contract.conversation import Turn
 from contract.feedback import Item, Reply, Round, TakenBack, Vote, item_id
 from contract.settings.feedback import Rating, Trust
 from contract.store import Store
+from evals import annotators
 from reports.rating import Piece, freeze, judge, offered, own_votes, pieces, sheet, showing, strengths, told
 
 NOW = datetime.datetime(2026, 3, 1, 12, tzinfo=datetime.UTC)
@@ -148,3 +150,21 @@ def test_votes_are_judged_and_frozen_without_those_who_are_left_out(store: Store
     table, compared, gone = strengths(store, made, Trust())
     assert ([one.name for one in table.players], compared, list(gone)) == (["model-0", "model-1"], 24, ["mal"])
     assert table.leads[0].share == pytest.approx(23 / 24)
+
+
+def test_a_vote_that_comes_after_the_measuring_is_not_frozen(
+    store: Store, made: Round, monkeypatch: pytest.MonkeyPatch
+):
+    first = cast(store, made, "ann", (1, 2))
+    measure = annotators.left_out
+
+    def measured(*given: Any) -> Any:
+        found = measure(*given)
+        cast(store, made, "late", (2, 1))
+        return found
+
+    monkeypatch.setattr(annotators, "left_out", measured)
+    path, _ = freeze(store, made, Trust())
+    assert len(feedback.ballots(store, made).counting) == 2
+    _, frozen, votes = feedback.read_frozen(store.full(path))
+    assert (votes, frozen.weights) == ([first], {"ann": 1.0})
