@@ -48,7 +48,8 @@ ItemId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 Rank = Annotated[int, Field(ge=1, le=MOST_REPLIES)]
 Score = Annotated[int, Field(ge=1, le=5)]
 T = TypeVar("T", bound=BaseModel)
-One, Found = TypeVar("One"), TypeVar("Found")
+One = TypeVar("One")
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
