@@ -3,16 +3,18 @@
 An item has as many places, called slots, as people shall rate it. A slot is given to a person by creating a file, which
 succeeds once; so no two people can get the same slot, however many ask at the same moment. A slot is free again if its
 person skips the item, or has not voted when the time to hold it is over; the next holder creates the next generation.
+Who has rated an item without a slot, as judges do, is one of its people, too.
 """
 
 import datetime
 import hashlib
+import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from contract.feedback import Ballots, Held, Vote, by_item
+from contract.feedback import HELD, VOTE, Ballots, Held, Vote, by_item, key_of
 from contract.settings.feedback import Rating
 
 TRIED = 50
@@ -25,9 +27,12 @@ def drawn(*parts: object) -> float:
     return int.from_bytes(digest[:8]) / 2**64
 
 
-def order_of(replies: int, item: str, annotator: str, showing: int) -> tuple[int, ...]:
-    """The reply at each place of the page: random, and the same whenever the same person sees the same showing."""
-    return tuple(sorted(range(replies), key=lambda reply: drawn("order", item, annotator, showing, reply)))
+def order_of(replies: int, item: str, annotator: str, showing: int, salt: str = "") -> tuple[int, ...]:
+    """The reply at each place of the page: random, and the same whenever the same person sees the same showing.
+
+    salt: of the round. Without it, who knows the other values knows the order, which is right for judges alone.
+    """
+    return tuple(sorted(range(replies), key=lambda reply: drawn("order", salt, item, annotator, showing, reply)))
 
 
 @dataclass(frozen=True)
@@ -96,9 +101,28 @@ class Desk:
             found[key] = max(back.when, found.get(key, back.when))
         return found
 
+    @cached_property
+    def _lost(self) -> Mapping[str, set[int]]:
+        """Item -> the showings of the person whose votes cannot be read."""
+        found: dict[str, set[int]] = defaultdict(set)
+        for one in _named(VOTE, "votes/", self.ballots.damaged):
+            if one[2] == key_of(self.annotator):
+                found[one[1]].add(int(one[3]))
+        return found
+
+    @cached_property
+    def _used(self) -> Mapping[tuple[str, int], int]:
+        """(Item, slot) -> the highest generation whose file cannot be read."""
+        found: dict[tuple[str, int], int] = {}
+        for one in _named(HELD, "held/", self.ballots.damaged):
+            key = one[1], int(one[2])
+            found[key] = max(int(one[3]), found.get(key, 0))
+        return found
+
     def showing(self, item: str) -> int:
-        """The number of the person's next vote on an item, from 0."""
-        return len(self._all.get(item, ()))
+        """The number of the person's next vote on an item, from 0. A vote that cannot be read has its number too."""
+        seen = {vote.showing for vote in self._all.get(item, ())} | self._lost.get(item, set())
+        return max(seen, default=-1) + 1
 
     def may_vote(self, item: str, showing: int) -> bool:
         """Whether the page may have asked the person for this vote: before, or now.
@@ -106,7 +130,7 @@ class Desk:
         A vote that was asked for before may be there already, and is then not kept a second time.
         """
         if showing != self.showing(item):
-            return showing < self.showing(item)
+            return showing < self.showing(item) and showing not in self._lost.get(item, ())
         if item in self.mine:
             return item in self.again()
         return any(held.item == item and held.annotator == self.annotator for held in self.ballots.held)
@@ -119,18 +143,28 @@ class Desk:
         since = max(held.when, self._returned.get(key, held.when))
         return (self.now - since).total_seconds() < self.rating.hold_minutes * 60
 
+    @cached_property
+    def _raters(self) -> Mapping[str, set[str]]:
+        """Item -> who has rated it, also those who never had a slot: judges, and people who voted late."""
+        found: dict[str, set[str]] = defaultdict(set)
+        for vote in self.ballots.counting:
+            if not vote.skipped:
+                found[vote.item].add(vote.annotator)
+        return found
+
     def _slots(self, item: str) -> tuple[int, int | None]:
-        """(How many slots of an item are taken, the first free one or None)."""
-        holders = self._holders.get(item, {})
-        taken = {slot for slot, held in holders.items() if self._busy(held)}
-        free = next((slot for slot in range(self.rating.people) if slot not in taken), None)
-        return len(taken), free
+        """(How many people have rated an item or may still do so, the first free slot, or None if they are enough)."""
+        busy = {slot: held.annotator for slot, held in self._holders.get(item, {}).items() if self._busy(held)}
+        first_of = {name: slot for slot, name in sorted(busy.items(), reverse=True)}  # who got two slots needs one
+        people = self._raters.get(item, set()) | set(first_of)
+        free = [slot for slot in range(self.rating.people) if slot not in first_of.values()]
+        return len(people), free[0] if len(people) < self.rating.people else None
 
     def _hold(self, item: str, slot: int) -> Held:
         """The file that gives a free slot to the person."""
         before = self._holders.get(item, {}).get(slot)
-        generation = before.generation + 1 if before else 0
-        return Held(item=item, slot=slot, generation=generation, annotator=self.annotator, when=self.now)
+        last = max(before.generation if before else -1, self._used.get((item, slot), -1))
+        return Held(item=item, slot=slot, generation=last + 1, annotator=self.annotator, when=self.now)
 
     def _begun(self) -> Iterator[str]:
         """Items that the person holds and has not answered, the first that was shown first."""
@@ -191,6 +225,11 @@ class Desk:
             mine=sum(len(votes) for votes in self.mine.values()),
             left=len(open_now) + len(self.again()),
         )
+
+
+def _named(pattern: re.Pattern[str], folder: str, paths: Iterable[str]) -> Iterator[re.Match[str]]:
+    """The parts of the names of those of these files that lie in a folder."""
+    return filter(None, (pattern.fullmatch(path.removeprefix(folder)) for path in paths if path.startswith(folder)))
 
 
 def people_of(counting: Collection[Vote]) -> Counter[str]:

@@ -7,6 +7,7 @@ A round lies in the folder `feedback/<round>/` of the store. Every file there is
     votes/<item>-<annotator>-<showing>.json  a vote
     taken_back/<the name of a vote>          its annotator has taken the vote back
     frozen/<digest>.json                     the votes that count, as `preferences` reads them
+    collected.json                           the run that learns from the votes; no vote is taken from then on
 
 A vote is named by its item, its annotator and the showing, so the same form that is sent twice, by two tabs, by the
 back button or after a time-out, makes one vote. `gc` and `verify` look at other folders, so rounds disturb neither.
@@ -15,8 +16,9 @@ back button or after a time-out, makes one vote. `gc` and `verify` look at other
 import datetime
 import hashlib
 import re
+import secrets
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -46,6 +48,8 @@ ItemId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 Rank = Annotated[int, Field(ge=1, le=MOST_REPLIES)]
 Score = Annotated[int, Field(ge=1, le=5)]
 T = TypeVar("T", bound=BaseModel)
+One = TypeVar("One")
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -99,8 +103,11 @@ class Item:
 
 
 def item_id(prompt: Conversation, replies: Sequence[Reply]) -> str:
-    """The id of an item: of its texts and of what wrote them, so the same wherever the item stands."""
-    said = [(turn.role, turn.text) for turn in prompt], [(reply.model, reply.text) for reply in replies]
+    """The id of an item: of its texts alone, so the same wherever the item stands.
+
+    It stands on the page, so it must tell neither what wrote the replies nor their order, not even to who guesses.
+    """
+    said = [(turn.role, turn.text) for turn in prompt], sorted(reply.text for reply in replies)
     return hashlib.sha256(repr(said).encode(errors="replace")).hexdigest()[:32]
 
 
@@ -115,7 +122,9 @@ class Round(Stored):
     """A round. run: the folder in `runs/` of the run that it belongs to; made_by: the path of the items' manifest.
 
     dag: the DAG whose people may vote; if it is empty, those of whichever DAG's run leads to the round. purpose: its
-    votes are learned from, or tell which of two models is better.
+    votes are learned from, or tell which of two models is better. by_model: a model compares the replies, and people
+    are asked for none of its items. salt: what the order of the replies on pages is drawn with, which no page shows;
+    `open_round` draws it.
     """
 
     name: Annotated[str, Field(pattern=f"^{NAME.pattern}$")]
@@ -126,7 +135,9 @@ class Round(Stored):
     made_by: str = ""
     dag: Short = ""
     purpose: Literal["preferences", "comparison"] = "preferences"
+    by_model: bool = False
     rating: Rating = Rating()
+    salt: Annotated[str, Field(pattern="^([0-9a-f]{32})?$")] = ""
 
     @property
     def folder(self) -> str:
@@ -201,6 +212,13 @@ class TakenBack(Stored):
     when: datetime.datetime
 
 
+class Collected(Stored):
+    """A run learns from the round, so later votes would change nothing. run: its URI."""
+
+    run: str
+    when: datetime.datetime
+
+
 @lru_cache(maxsize=10_000)
 def key_of(annotator: str) -> str:
     """What stands for a person in names of files: 16 hexadecimal digits."""
@@ -209,12 +227,15 @@ def key_of(annotator: str) -> str:
 
 @dataclass(frozen=True)
 class Ballots:
-    """Everything that was written into a round. votes: also those that were taken back; damaged: files left out."""
+    """Everything that was written into a round. votes: also those that were taken back.
+
+    damaged: the files that are left out, as `votes/NAME`. Their names are used up: nothing else can be created there.
+    """
 
     votes: tuple[Vote, ...] = ()
     taken_back: Mapping[str, TakenBack] = field(default_factory=dict)
     held: tuple[Held, ...] = ()
-    damaged: int = 0
+    damaged: tuple[str, ...] = ()
 
     @cached_property
     def counting(self) -> list[Vote]:
@@ -226,9 +247,10 @@ def open_round(store: Store, made: Round) -> Round:
     """Create a round, or return it if it is there. Raises InputError if it is there with other items or settings."""
     if not 1 <= sum(file.rows for file in made.files) <= MOST_ITEMS:
         raise InputError(f"round {made.name}: has 1 to {MOST_ITEMS:,} items")
-    store.create(f"{made.folder}/round.json", made.model_dump_json(indent=1).encode())
+    salted = made.model_copy(update={"salt": made.salt or secrets.token_hex(16)})
+    store.create(f"{made.folder}/round.json", salted.model_dump_json(indent=1).encode())
     stands = read_round(store, made.name)
-    if stands.model_copy(update={"opened": made.opened}) != made:
+    if stands.model_copy(update={"opened": made.opened, "salt": made.salt}) != made:
         raise InputError(
             f"{store.full(made.folder)}/round.json: has other items or settings; give the round another name"
         )
@@ -281,18 +303,23 @@ def items(store: Store, made: Round) -> Mapping[str, Item]:
 
 
 def ballots(store: Store, made: Round) -> Ballots:
-    """What was written into a round until now."""
+    """What was written into a round until now. A vote that does not fit its item counts as damaged."""
+    known = items(store, made)
     votes, bad = _listed(store, f"{made.folder}/votes", Vote, VOTE)
     back, worse = _listed(store, f"{made.folder}/taken_back", TakenBack, VOTE)
     held, worst = _listed(store, f"{made.folder}/held", Held, HELD)
-    mine = [vote for vote in votes if vote.round == made.name]
+    mine, strange = list[Vote](), list[Vote]()
+    for vote in votes:
+        fits = vote.round == made.name and (vote.item not in known or not vote.mistake(known[vote.item], made.rating))
+        (mine if fits else strange).append(vote)
     owner = {vote.name: vote.annotator for vote in mine}
     taken = {one.vote: one for one in back if owner.get(one.vote) == one.annotator}
-    return Ballots(tuple(mine), taken, tuple(held), bad + worse + worst + len(votes) - len(mine))
+    unfit = (f"votes/{vote.name}" for vote in strange)
+    return Ballots(tuple(mine), taken, tuple(held), (*bad, *worse, *worst, *unfit))
 
 
-def _listed(store: Store, folder: str, kind: type[T], named: re.Pattern[str]) -> tuple[list[T], int]:
-    """The files of a folder in the order of their names, and how many cannot be read."""
+def _listed(store: Store, folder: str, kind: type[T], named: re.Pattern[str]) -> tuple[list[T], list[str]]:
+    """The files of a folder in the order of their names, and those that cannot be read, as `votes/NAME`."""
     paths = [
         entry.path for entry in store.files(folder, recursive=False) if named.fullmatch(entry.path.rpartition("/")[2])
     ]
@@ -305,9 +332,14 @@ def _listed(store: Store, folder: str, kind: type[T], named: re.Pattern[str]) ->
         own = found.vote if isinstance(found, TakenBack) else getattr(found, "name", "")
         return found if own == path.rpartition("/")[2] else None
 
-    read_all = list(_readers().map(read, paths) if store.is_s3 and len(paths) > 1 else map(read, paths))
-    found = [one for one in read_all if one is not None]
-    return found, len(paths) - len(found)
+    both = list(zip(paths, _each(store, read, paths), strict=True))
+    damaged = ["/".join(path.split("/")[-2:]) for path, one in both if one is None]
+    return [one for _, one in both if one is not None], damaged
+
+
+def _each(store: Store, read: Callable[[One], Found], given: Sequence[One]) -> list[Found]:
+    """What is read of each: on S3, where every answer is waited for, many at a time."""
+    return list(_readers().map(read, given) if store.is_s3 and len(given) > 1 else map(read, given))
 
 
 @lru_cache(maxsize=1)
@@ -371,11 +403,24 @@ def take_back(store: Store, made: Round, taken: TakenBack) -> bool:
 
 
 def hold(store: Store, made: Round, held: Held) -> bool:
-    """Give an item to a person for a while. Returns False if somebody else was faster."""
+    """Give an item to a person for a while. Returns False if somebody else was faster, or if nobody can tell who."""
     path = f"{made.folder}/held/{held.name}"
     if store.create(path, held.model_dump_json(indent=1).encode()):
         return True
-    return _parsed(store, path, Held).annotator == held.annotator
+    try:
+        return _parsed(store, path, Held).annotator == held.annotator
+    except DamagedError:
+        return False
+
+
+def close(store: Store, made: Round, collected: Collected) -> bool:
+    """Take no more votes in a round. Returns False if a run had collected it before."""
+    return store.create(f"{made.folder}/collected.json", collected.model_dump_json(indent=1).encode())
+
+
+def is_closed(store: Store, made: Round) -> bool:
+    """Whether a run has collected a round."""
+    return store.exists(f"{made.folder}/collected.json")
 
 
 class FrozenVote(BaseModel):
@@ -396,21 +441,30 @@ class Frozen(Stored):
 
 
 def freeze(
-    store: Store, made: Round, weights: Mapping[str, float] | None = None, left_out: Mapping[str, str] | None = None
+    store: Store,
+    made: Round,
+    votes: Collection[Vote],
+    weights: Mapping[str, float] | None = None,
+    left_out: Mapping[str, str] | None = None,
 ) -> str:
-    """Write down which votes of a round count now, and return the path of that file.
+    """Write down which votes of a round count, and return the path of that file.
 
-    Votes that skip, that were taken back, and those of people who are left out do not count. weights: annotator ->
-    weight, 1 for others. The same votes make the same file. Raises InputError if no vote counts.
+    votes: those that were measured and not taken back; a vote that came since then has no weight yet. Those that skip
+    and those of people who are left out do not count. weights: annotator -> weight, 1 for others. The same votes make
+    the same file. Raises InputError if no vote counts.
     """
     gone = left_out or {}
-    counting = [vote for vote in ballots(store, made).counting if not vote.skipped and vote.annotator not in gone]
+    counting = [vote for vote in votes if not vote.skipped and vote.annotator not in gone]
     if not counting:
         raise InputError(f"round {made.name}: no vote counts, so there is nothing to freeze")
     paths = sorted(f"{made.folder}/votes/{vote.name}" for vote in counting)
+
+    def known(path: str) -> FrozenVote:
+        return FrozenVote(path=path, sha256=_sha256(store.read_bytes(path)))
+
     frozen = Frozen(
         round=made,
-        votes=tuple(FrozenVote(path=path, sha256=_sha256(store.read_bytes(path))) for path in paths),
+        votes=tuple(_each(store, known, paths)),
         weights={name: (weights or {}).get(name, 1.0) for name in sorted({vote.annotator for vote in counting})},
         left_out=dict(sorted(gone.items())),
     )
@@ -420,11 +474,8 @@ def freeze(
     return path
 
 
-def read_frozen(uri: str) -> tuple[Store, Frozen, list[Vote]]:
-    """The store of a file that `freeze` wrote, what it says, and its votes.
-
-    Raises InputError if it is no such file, and DamagedError if a vote is gone or has changed.
-    """
+def open_frozen(uri: str) -> tuple[Store, Frozen]:
+    """The store of a file that `freeze` wrote, and what it says. Raises InputError if it is no such file."""
     root, found, rest = uri.rpartition(f"/{FOLDER}/")
     if not found or "/frozen/" not in rest:
         raise InputError(f"{uri}: is no file of frozen votes; it lies in {FOLDER}/ROUND/frozen of a store")
@@ -435,21 +486,32 @@ def read_frozen(uri: str) -> tuple[Store, Frozen, list[Vote]]:
         raise InputError(f"{uri}: does not exist") from None
     except ValidationError as error:
         raise InputError(f"{uri}: cannot be read; {error.error_count()} values are wrong") from None
-    return store, frozen, list(_votes_of(store, frozen))
-
-
-def _votes_of(store: Store, frozen: Frozen) -> Iterator[Vote]:
     folder = f"{frozen.round.folder}/votes/"
     for one in frozen.votes:
         if not VOTE.fullmatch(one.path.removeprefix(folder)):
             raise InputError(f"{one.path}: is no vote of the round {frozen.round.name}")
+    return store, frozen
+
+
+def read_frozen(uri: str) -> tuple[Store, Frozen, list[Vote]]:
+    """The same with the votes. Raises DamagedError, too, if a vote is gone or has changed."""
+    store, frozen = open_frozen(uri)
+    return store, frozen, votes_of(store, frozen)
+
+
+def votes_of(store: Store, frozen: Frozen) -> list[Vote]:
+    """The votes that were frozen. Raises DamagedError if one is gone or has changed."""
+
+    def read(one: FrozenVote) -> Vote:
         try:
             data = store.read_bytes(one.path)
         except FileNotFoundError:
             raise DamagedError(f"{store.full(one.path)}: the vote is gone; bring it back, or freeze again") from None
         if _sha256(data) != one.sha256:
             raise DamagedError(f"{store.full(one.path)}: the vote has changed since it was frozen; freeze again")
-        yield Vote.model_validate_json(data)
+        return Vote.model_validate_json(data)
+
+    return _each(store, read, frozen.votes)
 
 
 def _sha256(data: bytes) -> str:

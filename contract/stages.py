@@ -201,7 +201,7 @@ STAGES: dict[str, Stage] = {
             settings=("name", "align"), facts=("chat_format",),
         ),
         Stage(
-            "sample", "feedback", "gpu", "corpus", ("sft", "gate", *ALIGNING, "preferences", "prompts", "tokenizer"), 2,
+            "sample", "feedback", "gpu", "corpus", ("sft", "gate", *ALIGNING, "preferences", "prompts", "tokenizer"), 3,
             "two to four replies to each prompt of a round, for people to compare",
             settings=("align", "ppo.max_prompt_tokens", "reward.pretrain_tasks"), facts=("chat_format",),
         ),

@@ -227,7 +227,8 @@ def constitution(
     new = [pair for pair, _ in pairs.values()]
     digest = hashlib.sha256("".join(item.id for item in new).encode()).hexdigest()[:12]
     file = feedback.write_items(store, f"{feedback.FOLDER}/{name}/items-{digest}.parquet", new)
-    update = {"name": name, "files": (file,), "opened": now(), "rating": made.rating.model_copy(update={"people": 1})}
+    update = {"name": name, "files": (file,), "opened": now(), "by_model": True}
+    update["rating"] = made.rating.model_copy(update={"people": 1})
     opened = feedback.open_round(store, made.model_copy(update=update))
     judge_round(store, opened, judge, now, lambda item: pairs[item.id][1].principle)
     return opened

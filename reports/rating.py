@@ -62,12 +62,21 @@ def rounds_of(run: Run) -> list[Round]:
     Those that cannot be read are left out.
     """
     name = split_digest(run.uri)[0].split("/")[-2]
-    learned = [one.votes for one in run.recipe.preferences.rounds.values()]
-    return [
-        one
-        for one in reversed(feedback.rounds(run.store)[0])
-        if one.run == name or any(f"/{one.folder}/frozen/" in uri for uri in learned)
-    ]
+    return [one for one in reversed(feedback.rounds(run.store)[0]) if one.run == name or _learns(run, one)]
+
+
+def _learns(run: Run, made: Round) -> bool:
+    """Whether the recipe of a run names votes of a round."""
+    return any(f"/{made.folder}/frozen/" in one.votes for one in run.recipe.preferences.rounds.values())
+
+
+def closed(run: Run, made: Round) -> str:
+    """Why a round to which a run leads takes no vote of people, as a sentence; empty if it takes votes."""
+    if _learns(run, made) or feedback.is_closed(run.store, made):
+        return "This round was collected: a run learns from its votes, and a vote that came now would change nothing."
+    if made.by_model:
+        return "A model compares the replies of this round, so it takes no votes of people."
+    return ""
 
 
 @dataclass(frozen=True)
@@ -83,7 +92,9 @@ class Sheet:
     @property
     def order(self) -> tuple[int, ...]:
         """The reply at each place of the page."""
-        return order_of(len(self.item.replies), self.item.id, self.desk.annotator, self.showing) if self.item else ()
+        if self.item is None:
+            return ()
+        return order_of(len(self.item.replies), self.item.id, self.desk.annotator, self.showing, self.round.salt)
 
 
 def sheet(store: Store, made: Round, annotator: str, now: datetime.datetime) -> Sheet:
@@ -144,7 +155,7 @@ def judge(store: Store, made: Round, trust: Trust) -> Judged:
         annotators.weights(kept),
         len(found.counting),
         len(found.taken_back),
-        found.damaged,
+        len(found.damaged),
     )
 
 
@@ -158,5 +169,6 @@ def strengths(store: Store, made: Round, trust: Trust) -> tuple[Table, int, Mapp
 
 def freeze(store: Store, made: Round, trust: Trust) -> tuple[str, Mapping[str, str]]:
     """Freeze the votes of the people who are trusted, with their weights: (the file's path, whose are left out)."""
-    found = judge(store, made, trust)
-    return feedback.freeze(store, made, found.weights, found.left_out), found.left_out
+    votes = feedback.ballots(store, made).counting
+    gone, kept = annotators.left_out(feedback.items(store, made), votes, trust)
+    return feedback.freeze(store, made, votes, annotators.weights(kept), gone), gone

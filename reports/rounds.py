@@ -8,8 +8,12 @@ samples from it.
 import datetime
 import hashlib
 import json
+import logging
+import tempfile
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from contract import feedback
@@ -21,19 +25,22 @@ from contract.feedback import FOLDER, Round
 from contract.kinds import Kind
 from contract.manifest import need
 from contract.plan import Run, open_run, vary
+from contract.printable import printable
 from contract.recipe import Recipe
 from contract.settings.examples import Preferences
 from contract.settings.feedback import Feedback
 from contract.settings.training import Rollouts
-from contract.store import Store
+from contract.store import Entry, Store
 from contract.tables import read_rows
 from evals import judging
 from reports import rating
 
+log = logging.getLogger(__name__)
+
 DROPPED = f"{FOLDER}/dropped"
 """A folder of the store: its files of labelled pairs, or of a production log, are learned from with the next round."""
-SHAPES = (".jsonl", ".json", ".parquet")
 MOST_BYTES = 1 << 28  # of one of these files, which is read whole
+SETTLED_S = 60.0  # since a file changed last; one that is still being written would be copied half
 NAMED = "dropped-"  # how the sources that are made of them begin
 MOST_PROMPTS = 100_000  # that are kept for the rounds to come
 
@@ -57,17 +64,18 @@ class Votes:
 def open_round(run: Run, dag: str, now: datetime.datetime) -> Round:
     """The round over the items that the run's `sample` made; it is opened if it is not there.
 
-    dag: the DAG whose people may vote. A round that is there stays as it is, whatever run opened it.
+    dag: the DAG whose people may vote. A round that is there stays as it is. Two runs with the same items have a round
+    each, because their recipes may ask for votes in different ways.
     """
     made = need(run.store, run.task("sample"))
-    number = run.recipe.sample.round
-    name = f"r{number:03d}-{made.fingerprint[:12]}"
+    number, folder = run.recipe.sample.round, _folder(run.uri)
+    name = f"r{number:03d}-{hashlib.sha256(f'{made.fingerprint} {folder}'.encode()).hexdigest()[:12]}"
     if run.store.exists(f"{FOLDER}/{name}/round.json"):
         return feedback.read_round(run.store, name)
     found = Round(
         name=name,
         number=number,
-        run=_folder(run.uri),
+        run=folder,
         opened=now,
         files=tuple(made.of(Kind.RATED)),
         made_by=made.path,
@@ -113,12 +121,12 @@ def collect(run: Run, made: Round, name: str) -> Collected:
 
     With the round goes the one of its revised replies, if there is one.
 
-    If that run exists already, it is returned as it is: votes that come later change nothing. Raises InputError if no
+    If that run exists already, it is returned as it is. From then on the round takes no vote. Raises InputError if no
     vote counts and no file was dropped.
     """
     uri = run.store.full(f"runs/{name}/recipe.yaml")
     if run.store.exists(f"runs/{name}/recipe.yaml"):
-        return Collected(open_run(uri))
+        return closed(run.store, made, Collected(open_run(uri)))
     settings = run.recipe.feedback
     dropped = keep_dropped(run.store, made, run.recipe.preferences)
     frozen, left_out = dict[str, str](), dict[str, str]()
@@ -136,7 +144,15 @@ def collect(run: Run, made: Round, name: str) -> Collected:
     if run.recipe.prompts.data is None:
         values["prompts.data"] = keep_prompts(run, made)
     given = [f"{key}={json.dumps(value)}" for key, value in values.items()]
-    return Collected(vary(run, name, given), tuple(frozen.values()), left_out, tuple(dropped.values()))
+    found = Collected(vary(run, name, given), tuple(frozen.values()), left_out, tuple(dropped.values()))
+    return closed(run.store, made, found)
+
+
+def closed(store: Store, made: Round, found: Collected) -> Collected:
+    """The same, with the round and that of its revised replies closed for votes. A round is closed once."""
+    for one in with_revisions(store, made).values():
+        feedback.close(store, one, feedback.Collected(run=found.run.uri, when=datetime.datetime.now(datetime.UTC)))
+    return found
 
 
 def changes(
@@ -200,19 +216,54 @@ def keep_dropped(store: Store, made: Round, now: Preferences) -> dict[str, str]:
     """Name of a source -> URI, of the files of pairs in the folder DROPPED that no round before has learned from.
 
     Each is copied into the round under its digest, so that what a model learned from stays when somebody changes the
-    file. Raises InputError for one that is too large.
+    file. One that cannot be learned from is left out, and the log says why: it must not end the run that collects.
     """
+    from pipelines.examples.reading import NAMED as READABLE
+
     found = {}
-    for entry in store.files(DROPPED, recursive=False):
-        ending = next((one for one in SHAPES if entry.path.endswith(one)), None)
-        if ending is None:
+    entries = [(entry, READABLE.search(entry.path)) for entry in store.files(DROPPED, recursive=False)]
+    clock = store.clock() if entries else 0.0
+    for entry, ending in entries:
+        if ending is None or entry.path.rpartition("/")[2].startswith((".", "_")):
             continue
-        if entry.size > MOST_BYTES:
-            raise InputError(f"{store.full(entry.path)}: has {entry.size:,} bytes; at most {MOST_BYTES:,} are read")
+        if why := _unsettled(entry, clock):
+            log.warning("left out: %s", printable(f"{store.full(entry.path)}: {why}"))
+            continue
         data = store.read_bytes(entry.path)
         digest = hashlib.sha256(data).hexdigest()
-        name, path = f"{NAMED}{digest[:12]}", f"{made.folder}/dropped/{digest[:40]}{ending}"
-        if name not in now.sources:
-            store.create(path, data)
-            found[name] = store.full(path)
+        name, path = f"{NAMED}{digest[:12]}", f"{made.folder}/dropped/{digest[:40]}{ending[0].lower()}"
+        if name in now.sources:
+            continue
+        try:
+            said = usable(data, ending[0], now)
+        except InputError as error:
+            log.warning("left out: %s", printable(f"{store.full(entry.path)}: {error}"))
+            continue
+        log.info("%s", printable(f"{store.full(entry.path)}: {said}"))
+        store.create(path, data)
+        found[name] = store.full(path)
     return found
+
+
+def _unsettled(entry: Entry, clock: float) -> str:
+    """Why a file is not read now; empty if it is. clock: the store's time, a Unix time in seconds."""
+    if entry.size > MOST_BYTES:
+        return f"has {entry.size:,} bytes; at most {MOST_BYTES:,} are read"
+    if clock - entry.modified / 1e9 < SETTLED_S:
+        return f"changed in the last {SETTLED_S:.0f} seconds, so it may not be whole; the next round takes it"
+    return ""
+
+
+def usable(data: bytes, ending: str, now: Preferences) -> str:
+    """What a file of pairs holds, in one line, as `preferences` would read it. Raises InputError if it could not."""
+    from pipelines.examples.comparisons import comparisons
+    from pipelines.examples.reading import inspect, read_pairs
+    from pipelines.examples.shapes import allowed
+
+    shapes: Counter[str] = Counter()
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, f"pairs{ending}")
+        file.write_bytes(data)
+        alone = now.model_copy(update={"data": str(file), "sources": {}})
+        described = allowed(comparisons(now.criteria))
+        return inspect("the file", file.name, read_pairs(alone, shapes), shapes, described)

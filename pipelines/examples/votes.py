@@ -25,8 +25,9 @@ def read_votes(settings: Preferences, shapes: Counter[str]) -> Iterator[Row[Pref
     """
     opened = [(one.weight, *_opened(name, one.votes)) for name, one in settings.rounds.items()]
     opened.sort(key=lambda one: -one[2].round.number)
-    shapes.update({_shape(frozen): 0 for _, _, frozen, _ in opened})
-    for weight, store, frozen, votes in opened:
+    shapes.update({_shape(frozen): 0 for _, _, frozen in opened})
+    read = [(*one, feedback.votes_of(*one[1:])) for one in opened]  # all of them first, so that a lost vote ends it now
+    for weight, store, frozen, votes in read:
         items = feedback.items(store, frozen.round)
         for item, given in feedback.by_item(votes).items():
             if item in items:
@@ -38,17 +39,17 @@ def _shape(frozen: Frozen) -> str:
     return f"votes of {frozen.round.name}"
 
 
-def _opened(name: str, uri: str) -> tuple[Store, Frozen, list[Vote]]:
+def _opened(name: str, uri: str) -> tuple[Store, Frozen]:
     try:
-        found = feedback.read_frozen(uri)
+        store, frozen = feedback.open_frozen(uri)
     except InputError as error:
         raise InputError(f"preferences.rounds.{name}.votes: {error}") from None
-    if found[1].round.purpose != "preferences":
+    if frozen.round.purpose != "preferences":
         raise InputError(
-            f"preferences.rounds.{name}.votes: the round {found[1].round.name} compares models for evaluation, "
+            f"preferences.rounds.{name}.votes: the round {frozen.round.name} compares models for evaluation, "
             "so nothing may be learned from it; name another round"
         )
-    return found
+    return store, frozen
 
 
 def pairs(item: Item, votes: Sequence[Vote], frozen: Frozen, weight: float, place: str) -> Iterator[Row[Preference]]:
@@ -85,6 +86,6 @@ def vote_uris(settings: Preferences) -> list[str]:
     """The URIs of the files of frozen votes and of every vote in them, for lineage."""
     found = []
     for name, one in settings.rounds.items():
-        store, frozen, _ = _opened(name, one.votes)
+        store, frozen = _opened(name, one.votes)
         found += [one.votes, *(store.full(vote.path) for vote in frozen.votes)]
     return found

@@ -137,6 +137,38 @@ def test_only_votes_that_the_page_asked_for_are_taken() -> None:
     assert [room.desk("ann").may_vote(first.item, showing) for showing in (0, 1, 2)] == [True, True, False]
 
 
+def test_who_rates_without_a_slot_counts_as_one_of_the_people() -> None:
+    """A judge asks for no slot, and a late vote comes when the slot is somebody else's."""
+    room = Room(4, people=1, repeated=0)
+    for item in room.items:
+        room.vote("judge:m", Offer(item, 0))
+    assert room.desk("ann").offers() == []
+    assert room.desk("ann").progress() == Progress(done=4, needed=4, mine=0, left=0)
+    room = Room(1, people=2, repeated=0, hold_minutes=30)
+    room.vote("judge:m", Offer(IDS[0], 0))
+    mine = room.show("ann")
+    assert mine is not None
+    assert room.show("bob") is None, "ann and the judge are two"
+    room.now += datetime.timedelta(minutes=31)
+    theirs = room.show("bob")
+    assert theirs is not None
+    room.vote("ann", mine)
+    assert room.show("cat") is None
+    assert room.desk("bob").may_vote(theirs.item, 0), "who has the item may still vote"
+
+
+def test_a_person_who_got_two_slots_counts_once() -> None:
+    room = Room(1, people=2, repeated=0)
+    held = [
+        Held(item=IDS[0], slot=slot, generation=generation, annotator=name, when=NOW)
+        for slot, generation, name in ((0, 0, "bob"), (1, 0, "ann"), (0, 1, "ann"))
+    ]
+    room.ballots = Ballots(held=tuple(held))
+    room.vote("ann", Offer(IDS[0], 0))
+    assert room.rate("cat") is not None
+    assert is_complete(room.rating, room.items, room.ballots)
+
+
 def test_an_item_that_is_skipped_goes_to_somebody_else_and_not_to_the_same_person() -> None:
     room = Room(1, people=1)
     room.rate("ann", skipped=True)
@@ -206,6 +238,13 @@ def test_replies_stand_in_an_order_that_a_showing_always_has(replies: int, annot
     order = order_of(replies, IDS[0], annotator, showing)
     assert sorted(order) == list(range(replies))
     assert order == order_of(replies, IDS[0], annotator, showing)
+
+
+def test_the_order_of_replies_cannot_be_told_without_the_rounds_salt() -> None:
+    orders = {salt: [order_of(2, item, "ann", 0, salt) for item in IDS] for salt in ("", "a", "b")}
+    for one, other in (("", "a"), ("a", "b")):
+        alike = sum(mine == theirs for mine, theirs in zip(orders[one], orders[other], strict=True))
+        assert 35 <= alike <= 65, "as often as by chance"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 import datetime
 import json
+import re
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -61,7 +63,16 @@ def test_items_are_read_as_they_were_written(store: Store) -> None:
     items = [make_item("What is TeX?", 3, (1, 2, 2)), make_item("zwei", 2)]
     made = feedback.open_round(store, make_round(store, items))
     assert list(feedback.items(store, made).values()) == items
-    assert item_id(items[0].prompt, items[0].replies) != item_id(items[0].prompt, items[0].replies[::-1])
+
+
+def test_the_id_of_an_item_tells_neither_who_wrote_its_replies_nor_their_order() -> None:
+    prompt = (Turn("user", "q"),)
+    one, other = (
+        (Reply("a", first, 0.5), Reply("b", second, 0.5)) for first, second in (("sft/x", "ppo/y"), ("ppo/y", "sft/x"))
+    )
+    assert item_id(prompt, one) == item_id(prompt, other) == item_id(prompt, one[::-1])
+    assert item_id(prompt, one) != item_id(prompt, (Reply("a", "sft/x", 0.5), Reply("c", "ppo/y", 0.5)))
+    assert item_id(prompt, one) != item_id((Turn("system", "q"),), one)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +87,10 @@ def test_an_item_that_nobody_could_rate_is_refused(changes: dict[str, Any]) -> N
 
 def test_a_round_is_opened_once(store: Store) -> None:
     made = make_round(store, [make_item("a")])
-    assert feedback.open_round(store, made) == made
+    opened = feedback.open_round(store, made)
+    assert re.fullmatch("[0-9a-f]{32}", opened.salt)
+    assert opened == made.model_copy(update={"salt": opened.salt})
+    assert feedback.open_round(store, made) == opened, "the salt is drawn once"
     later = made.model_copy(update={"opened": NOW + datetime.timedelta(days=1)})
     assert feedback.open_round(store, later).opened == NOW, "who comes later finds the round as it is"
     with pytest.raises(InputError, match="other items or settings"):
@@ -84,7 +98,8 @@ def test_a_round_is_opened_once(store: Store) -> None:
     with pytest.raises(InputError, match="1 to 5,000 items"):
         feedback.open_round(store, make_round(store, [], "empty"))
     store.write_bytes("feedback/torn/round.json", b"{")
-    assert feedback.rounds(store) == ([made], ["torn"])
+    assert feedback.rounds(store) == ([opened], ["torn"])
+    assert feedback.open_round(store, made.model_copy(update={"name": "other"})).salt != opened.salt
     for name, said in (("none", "no such round"), ("../runs", "no name of a round")):
         with pytest.raises(InputError, match=said):
             feedback.read_round(store, name)
@@ -170,8 +185,23 @@ def test_files_that_are_no_votes_are_counted_and_left_out(store: Store) -> None:
     for name, data in strange.items():
         store.write_bytes(f"{made.folder}/votes/{name}", data)
     found = feedback.ballots(store, made)
-    assert (found.votes, found.damaged) == ((vote,), 4)
+    assert (found.votes, {*found.damaged}) == ((vote,), {f"votes/{name}" for name in strange if name != "notes.txt"})
     assert feedback.ballots(store, make_round(store, [item], "empty")) == Ballots()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"ranks": (1, 2, 3)}, {"ranks": (1,)}, {"shown": (0, 0)}, {"shown": ()}, {"scores": {"helpfulness": (1,) * 3}}],
+    ids=str,
+)
+def test_a_vote_that_does_not_fit_its_item_is_left_out_and_counted(store: Store, changes: dict[str, Any]) -> None:
+    item = make_item("a")
+    made = feedback.open_round(store, make_round(store, [item]))
+    fits, strange = make_vote(item), make_vote(item, "bob", **changes)
+    for vote in (fits, strange):
+        store.write_bytes(f"{made.folder}/votes/{vote.name}", vote.model_dump_json().encode())
+    found = feedback.ballots(store, made)
+    assert (found.votes, found.damaged) == ((fits,), (f"votes/{strange.name}",))
 
 
 @pytest.mark.parametrize(
@@ -206,6 +236,10 @@ def test_a_slot_is_held_by_the_first_who_asks(store: Store) -> None:
         False,
     ]
     assert feedback.ballots(store, made).held == (held,)
+    torn = held.model_copy(update={"generation": 1})
+    store.write_bytes(f"{made.folder}/held/{torn.name}", torn.model_dump_json().encode()[:40])
+    assert feedback.hold(store, made, torn) is False, "nobody can tell whose it is"
+    assert feedback.ballots(store, made).damaged == (f"held/{torn.name}",)
 
 
 def test_frozen_votes_are_those_that_count_and_stay_what_they_were(store: Store) -> None:
@@ -214,12 +248,13 @@ def test_frozen_votes_are_those_that_count_and_stay_what_they_were(store: Store)
     kept, gone, bad = make_vote(items[0]), make_vote(items[1]), make_vote(items[0], "bad")
     skipped = make_vote(items[1], "bob", ranks=(), skipped=True)
     with pytest.raises(InputError, match="no vote counts"):
-        feedback.freeze(store, made)
+        feedback.freeze(store, made, [])
     for vote in (kept, gone, bad, skipped):
         feedback.cast(store, made, vote)
     feedback.take_back(store, made, TakenBack(vote=gone.name, annotator="ann", when=NOW))
-    path = feedback.freeze(store, made, {"ann": 2.5}, {"bad": "agrees with nobody"})
-    assert feedback.freeze(store, made, {"ann": 2.5}, {"bad": "agrees with nobody"}) == path
+    found = feedback.ballots(store, made).counting
+    path = feedback.freeze(store, made, found, {"ann": 2.5}, {"bad": "agrees with nobody"})
+    assert feedback.freeze(store, made, found[::-1], {"ann": 2.5}, {"bad": "agrees with nobody"}) == path
     found_store, frozen, votes = feedback.read_frozen(store.full(path))
     assert (found_store, frozen.round, frozen.weights, votes) == (store, made, {"ann": 2.5}, [kept])
     assert frozen.left_out == {"bad": "agrees with nobody"}
@@ -232,6 +267,26 @@ def test_frozen_votes_are_those_that_count_and_stay_what_they_were(store: Store)
     store.delete(frozen.votes[0].path)
     with pytest.raises(DamagedError, match="is gone"):
         feedback.read_frozen(store.full(path))
+
+
+def test_votes_on_s3_are_frozen_and_read_many_at_a_time(s3_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    item = make_item("a")
+    made = feedback.open_round(s3_store, make_round(s3_store, [item]))
+    votes = [make_vote(item, f"p{number}") for number in range(4)]
+    for vote in votes:
+        feedback.cast(s3_store, made, vote)
+    readers, read = list[str](), Store.read_bytes
+
+    def noted(self: Store, path: str) -> bytes:
+        if "/votes/" in path:
+            readers.append(threading.current_thread().name)
+        return read(self, path)
+
+    monkeypatch.setattr(Store, "read_bytes", noted)
+    path = feedback.freeze(s3_store, made, votes)
+    assert sorted(vote.annotator for vote in feedback.read_frozen(s3_store.full(path))[2]) == ["p0", "p1", "p2", "p3"]
+    assert len(readers) == 8
+    assert all(name.startswith("feedback") for name in readers), "threads that wait at the same time"
 
 
 def test_other_files_are_no_frozen_votes(store: Store) -> None:

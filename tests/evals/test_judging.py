@@ -145,6 +145,7 @@ def test_every_step_of_a_constitution_is_kept(made: tuple[Store, Round], judge: 
     beside = constitution(store, one, judge, RULES, lambda: NOW)
     assert beside is not None
     assert (beside.name, beside.number, beside.rating.people) == ("r001-revised", 1, 1)
+    assert (one.by_model, beside.by_model) == (False, True), "people are asked for the first round alone"
     for item in ITEMS:
         kept = judging.Steps.model_validate_json(store.read_bytes(f"feedback/r001-revised/steps/{item.id}.json"))
         rule = principle_of(item, RULES)

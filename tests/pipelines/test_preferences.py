@@ -273,7 +273,7 @@ def test_votes_of_people_are_learned_from_and_lineage_leads_from_each_to_the_pai
     ]
     for vote in votes:
         feedback.cast(store, opened, vote)
-    frozen = store.full(feedback.freeze(store, opened))
+    frozen = store.full(feedback.freeze(store, opened, feedback.ballots(store, opened).counting))
     settings = {
         "preferences.rounds.one.votes": frozen,
         "preferences.rounds.one.weight": 0.6,

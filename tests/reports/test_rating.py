@@ -4,17 +4,20 @@ import datetime
 import re
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from contract import feedback
+from contract.assignment import Offer, order_of
 from contract.conversation import Turn
 from contract.feedback import Item, Reply, Round, TakenBack, Vote, item_id
 from contract.settings.feedback import Rating, Trust
 from contract.store import Store
-from reports.rating import Piece, freeze, judge, offered, own_votes, pieces, sheet, strengths, told
+from evals import annotators
+from reports.rating import Piece, freeze, judge, offered, own_votes, pieces, sheet, showing, strengths, told
 
 NOW = datetime.datetime(2026, 3, 1, 12, tzinfo=datetime.UTC)
 
@@ -92,6 +95,32 @@ def test_an_offered_item_is_held_and_two_people_cannot_hold_one_place(store: Sto
     assert offered(store, sheet(store, made, "late", NOW)).item is None
 
 
+def test_the_order_on_the_page_is_salted(store: Store, made: Round):
+    pages = [showing(sheet(store, made, "ann", NOW), Offer(item, 0)) for item in feedback.items(store, made)]
+    assert [page.order for page in pages] == [order_of(2, page.item.id, "ann", 0, made.salt) for page in pages]
+    assert [page.order for page in pages] != [order_of(2, page.item.id, "ann", 0) for page in pages]
+
+
+def test_files_that_were_cut_off_take_no_item_from_anybody(store: Store, made: Round):
+    for item in feedback.items(store, made):
+        for slot in range(2):
+            store.write_bytes(f"feedback/r/held/{item}-{slot}-0.json", b'{"item":')
+    found = offered(store, sheet(store, made, "ann", NOW))
+    assert found.item
+    [held] = feedback.ballots(store, made).held
+    assert (held.item, held.generation, found.showing) == (found.item.id, 1, 0)
+    store.write_bytes(f"feedback/r/taken_back/{found.item.id}-{feedback.key_of('ann')}-3.json", b"")
+    empty = f"{found.item.id}-{feedback.key_of('ann')}-0.json"
+    store.write_bytes(f"feedback/r/votes/{empty}", b"")
+    again = offered(store, sheet(store, made, "ann", NOW))
+    assert again.item
+    assert (again.item.id, again.showing) == (found.item.id, 1), "the lost vote's number is used up"
+    assert [again.desk.may_vote(found.item.id, showing) for showing in (0, 1, 2)] == [False, True, False]
+    vote = cast(store, made, "ann", (1, 2))
+    assert (vote.item, vote.showing) == (found.item.id, 1)
+    assert feedback.ballots(store, made).counting == [vote]
+
+
 def test_own_votes_are_told_with_the_letters_of_the_page(store: Store, made: Round):
     first, second = cast(store, made, "ann", (1, 2)), cast(store, made, "ann", (1, 1))
     cast(store, made, "bob", (1, 2))
@@ -121,3 +150,21 @@ def test_votes_are_judged_and_frozen_without_those_who_are_left_out(store: Store
     table, compared, gone = strengths(store, made, Trust())
     assert ([one.name for one in table.players], compared, list(gone)) == (["model-0", "model-1"], 24, ["mal"])
     assert table.leads[0].share == pytest.approx(23 / 24)
+
+
+def test_a_vote_that_comes_after_the_measuring_is_not_frozen(
+    store: Store, made: Round, monkeypatch: pytest.MonkeyPatch
+):
+    first = cast(store, made, "ann", (1, 2))
+    measure = annotators.left_out
+
+    def measured(*given: Any) -> Any:
+        found = measure(*given)
+        cast(store, made, "late", (2, 1))
+        return found
+
+    monkeypatch.setattr(annotators, "left_out", measured)
+    path, _ = freeze(store, made, Trust())
+    assert len(feedback.ballots(store, made).counting) == 2
+    _, frozen, votes = feedback.read_frozen(store.full(path))
+    assert (votes, frozen.weights) == ([first], {"ann": 1.0})

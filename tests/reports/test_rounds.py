@@ -1,9 +1,15 @@
 """A round is opened once, is complete when each item has its votes, and ends in a run that learns from all rounds."""
 
 import datetime
+import gzip
 import hashlib
 import io
 import json
+import os
+import re
+import time
+from collections import Counter
+from pathlib import PurePosixPath
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,15 +21,15 @@ from contract.errors import InputError
 from contract.feedback import Item, Reply, Vote, item_id
 from contract.kinds import Kind
 from contract.manifest import Attempt, File
-from contract.plan import open_run
+from contract.plan import open_run, vary
 from contract.results import result_of
 from contract.schema import PAIRS
 from contract.settings.examples import Preferences
 from contract.settings.feedback import Feedback
-from pipelines.examples.reading import of_shape
+from pipelines.examples.reading import of_shape, read_pairs
 from pipelines.examples.shapes import PROMPTS as SHAPES
 from reports import rounds
-from reports.rating import rounds_of
+from reports.rating import closed, rounds_of
 
 NOW = datetime.datetime(2026, 3, 1, 12, tzinfo=datetime.UTC)
 PROMPTS = ("one", "two", "three")
@@ -88,10 +94,20 @@ def test_a_round_is_opened_once_with_the_recipes_rating(sampled):
     run = sampled()
     made = rounds.open_round(run, "feedback", NOW)
     assert (made.number, made.dag, made.rating.people, made.opened) == (1, "feedback", 2, NOW)
-    assert made.name == f"r001-{run.task('sample').fingerprint[:12]}"
+    assert re.fullmatch("r001-[0-9a-f]{12}", made.name)
+    assert made.made_by == f"{run.task('sample').prefix}/manifest.json"
     assert [item.prompt[0].text for item in feedback.items(run.store, made).values()] == [*PROMPTS]
     assert rounds.open_round(run, "another", NOW + datetime.timedelta(days=1)) == made
     assert rounds_of(run) == [made]
+
+
+def test_another_run_with_the_same_sample_has_a_round_of_its_own(sampled):
+    run = sampled()
+    other = vary(run, "other", ["feedback.rating.people=5"])
+    assert other.task("sample").fingerprint == run.task("sample").fingerprint
+    one, two = (rounds.open_round(each, "feedback", NOW) for each in (run, other))
+    assert [made.rating.people for made in (one, two)] == [2, 5]
+    assert (rounds_of(run), rounds_of(other)) == ([one], [two])
 
 
 def test_a_round_is_complete_when_each_item_has_all_of_its_votes(sampled):
@@ -125,6 +141,20 @@ def test_the_next_run_learns_from_the_votes_and_samples_the_next_round(sampled):
         assert found.run.task(other).fingerprint != run.task(other).fingerprint
     assert [one.fingerprint for one in found.run.task("evaluate").elsewhere] == [run.task("ppo").fingerprint]
     assert rounds_of(found.run) == [made], "a run shows the rounds that it learns from"
+
+
+def test_a_round_is_closed_once_a_run_has_collected_it(sampled):
+    run = sampled()
+    made = rounds.open_round(run, "feedback", NOW)
+    with pytest.raises(InputError, match="no vote counts"):
+        rounds.collect(run, made, "next")
+    everybody(run, made)
+    assert closed(run, made) == "", "nothing was collected yet"
+    found = rounds.collect(run, made, "next").run
+    run.store.delete(f"{made.folder}/collected.json")
+    assert (bool(closed(found, made)), closed(run, made)) == (True, ""), "the recipe names the votes"
+    rounds.collect(run, made, "next")
+    assert closed(run, made).startswith("This round was collected"), "a killed task closes it when it runs again"
 
 
 @pytest.mark.parametrize("given", [{"feedback.goes_on": False}, {"ppo.lora.enabled": True}])
@@ -201,23 +231,63 @@ def test_a_round_without_a_vote_is_refused(sampled):
         rounds.collect(run, made, "next")
 
 
+def drop(store, name, data, age=120):
+    """A file that somebody put into the folder so many seconds ago."""
+    path = f"{rounds.DROPPED}/{name}"
+    store.write_bytes(path, data)
+    os.utime(store.local(path), (time.time() - age,) * 2)
+
+
 def test_dropped_files_are_copied_and_learned_from_once(sampled):
     run = sampled()
     made = rounds.open_round(run, "feedback", NOW)
     row = {"question": "q", "accepted": "yes", "rejected": "no"}
-    run.store.write_bytes(f"{rounds.DROPPED}/log.jsonl", json.dumps(row).encode())
-    run.store.write_bytes(f"{rounds.DROPPED}/readme.txt", b"not pairs")
+    drop(run.store, "log.jsonl", json.dumps(row).encode())
+    drop(run.store, "readme.txt", b"not pairs")
     found = rounds.collect(run, made, "next")
     assert (found.frozen, len(found.dropped)) == ((), 1)
     [source] = found.run.recipe.preferences.sources.values()
     assert source.data == found.dropped[0]
-    run.store.write_bytes(f"{rounds.DROPPED}/log.jsonl", b"changed")
+    drop(run.store, "log.jsonl", b"changed")
     assert json.loads(run.store.read_bytes(source.data.removeprefix(f"{run.store.uri}/"))) == row
-    run.store.write_bytes(f"{rounds.DROPPED}/log.jsonl", json.dumps(row).encode())
+    drop(run.store, "log.jsonl", json.dumps(row).encode())
     finish(found.run)
     second = rounds.open_round(found.run, "feedback", NOW)
     with pytest.raises(InputError, match="no vote counts"):
         rounds.collect(found.run, second, "third")
+
+
+def test_dropped_files_that_cannot_be_learned_from_do_not_end_the_round(sampled, caplog, monkeypatch):
+    run = sampled()
+    made = rounds.open_round(run, "feedback", NOW)
+    pairs = [{"question": f"q{number}", "accepted": "yes", "rejected": "no"} for number in range(50)]
+    lines, sink = "".join(json.dumps(one) + "\n" for one in pairs).encode(), io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(pairs), sink)
+    drop(run.store, "cut.parquet", sink.getvalue()[:-30])
+    drop(run.store, "cut.jsonl.gz", gzip.compress(lines)[:-20])
+    drop(run.store, "empty.jsonl", b"")
+    drop(run.store, "other.json", b'[{"title": "no pairs"}]')
+    drop(run.store, "growing.jsonl", lines[:-10], age=5)
+    drop(run.store, "_hidden.jsonl", lines)
+    drop(run.store, "large.jsonl", lines * 2)
+    monkeypatch.setattr(rounds, "MOST_BYTES", len(lines) + 1)
+    good = {"whole.parquet": sink.getvalue(), "packed.jsonl.gz": gzip.compress(lines), "PLAIN.JSONL": lines}
+    for name, data in good.items():
+        drop(run.store, name, data)
+    with caplog.at_level("INFO"):
+        found = rounds.collect(run, made, "next")
+    assert {run.store.read_bytes(uri.removeprefix(f"{run.store.uri}/")) for uri in found.dropped} == {*good.values()}
+    endings = sorted("".join(PurePosixPath(uri).suffixes) for uri in found.dropped)
+    assert endings == [".jsonl", ".jsonl.gz", ".parquet"]
+    told = {line.split(": ")[1].rpartition("/")[2]: line for line in caplog.messages if line.startswith("left out")}
+    assert {*told} == {"cut.parquet", "cut.jsonl.gz", "empty.jsonl", "other.json", "growing.jsonl", "large.jsonl"}
+    assert "damaged at row" in told["cut.parquet"]
+    assert "holds no usable row (it is empty)" in told["empty.jsonl"]
+    assert "changed in the last 60 seconds" in told["growing.jsonl"]
+    assert any("whole.parquet: the file: 50 usable rows" in line for line in caplog.messages)
+    shapes = Counter()
+    read = list(read_pairs(found.run.recipe.preferences, shapes))
+    assert (len(read), shapes) == (150, {"log of accepted and rejected": 150}), "`preferences` reads all of them"
 
 
 def test_the_round_of_revised_replies_is_learned_from_beside_its_round(sampled):

@@ -8,7 +8,7 @@ from pydantic import Field, create_model, field_validator
 
 from contract import feedback
 from contract.assignment import Offer
-from contract.errors import GristmillError, StoreError
+from contract.errors import DamagedError, GristmillError, StoreError
 from contract.feedback import MOST_REPLIES, Kept, Rank, Round, Score, TakenBack, Vote
 from contract.plan import Run
 from contract.settings.feedback import Trust
@@ -38,16 +38,17 @@ class Wanted(Asked):
 
 
 class Judging(Asked):
-    """The thresholds below which a person's votes are left out."""
+    """The thresholds below which a person's votes are left out; those that are not given are the recipe's."""
 
     round: RoundName = ""
-    min_agreement: Annotated[float, Field(ge=0, le=1)] = Trust().min_agreement
-    min_gold: Annotated[float, Field(ge=0, le=1)] = Trust().min_gold
-    min_consistency: Annotated[float, Field(ge=0, le=1)] = Trust().min_consistency
-    min_seconds: Annotated[float, Field(ge=0, le=3600)] = Trust().min_seconds
+    min_agreement: Annotated[float, Field(ge=0, le=1)] | None = None
+    min_gold: Annotated[float, Field(ge=0, le=1)] | None = None
+    min_consistency: Annotated[float, Field(ge=0, le=1)] | None = None
+    min_seconds: Annotated[float, Field(ge=0, le=3600)] | None = None
 
-    def trust(self) -> Trust:
-        return Trust(**self.model_dump(exclude={"round"}))
+    def trust(self, run: Run) -> Trust:
+        given = self.model_dump(exclude={"round"}, exclude_none=True)
+        return Trust(**run.recipe.feedback.trust.model_dump() | given)
 
 
 class Returned(Asked):
@@ -89,14 +90,18 @@ Filled: Any = create_model("Filled", __base__=_Filled, **RANKS, **SCORES)  # typ
 
 @page.get("")
 def newest(ask: Ask) -> Answer:
-    """The newest run with a round in which the visitor may vote, or else with any round."""
+    """The newest run with a round that takes votes of the visitor, or else with any round."""
     found: list[Listed] = []
     for listed in ask.runs(LOOKED_AT):
         try:
-            known = rating.rounds_of(ask.run(listed.dag_id, listed.run_id))
-        except (Refused, GristmillError):
+            run = ask.run(listed.dag_id, listed.run_id)
+            known = _rounds(run)
+            waits = bool(known) and _may_vote(ask, listed.dag_id, known[0]) and not rating.closed(run, known[0])
+        except (Refused, GristmillError) as error:
+            if isinstance(error, StoreError) and not isinstance(error, DamagedError):
+                raise  # nobody can tell whether there is a round
             continue  # a run without a recipe that can be read has no rounds
-        if known and _may_vote(ask, listed.dag_id, known[0]):
+        if waits:
             return ask.go("rate", listed.dag_id, listed.run_id)
         found += [listed] if known else []
     for listed in found[:1]:
@@ -110,14 +115,19 @@ def show(ask: Ask, dag_id: Name, run_id: Name, wanted: Annotated[Wanted, InQuery
     run = ask.run(dag_id, run_id)
     made = _round(run, wanted.round)
     found = rating.sheet(run.store, made, _who(ask), _now())
-    if _may_vote(ask, dag_id, made) and ask.request.method == "GET":
+    if _may_vote(ask, dag_id, made) and not rating.closed(run, made) and ask.request.method == "GET":
         found = rating.offered(run.store, found)
     return _form(ask, run, found, {}, last=wanted.kept)
 
 
+def _rounds(run: Run) -> list[Round]:
+    """The rounds of a run, the newest first, those that take no vote last."""
+    return sorted(rating.rounds_of(run), key=lambda one: bool(rating.closed(run, one)))
+
+
 def _round(run: Run, name: str) -> Round:
-    """A round of a run by its name, or the newest. Raises Refused if there is none."""
-    known = rating.rounds_of(run)
+    """A round of a run by its name, or the first. Raises Refused if there is none."""
+    known = _rounds(run)
     for one in known:
         if name in ("", one.name):
             return one
@@ -133,11 +143,27 @@ def _may_vote(ask: Asking, dag_id: str, made: Round) -> bool:
     return all(map(ask.visitor.may_vote, {dag_id, made.dag or dag_id}))
 
 
+def _may_see(ask: Asking, dag_id: str, made: Round) -> bool:
+    """Whether the visitor may see who voted and what wrote the replies of a round, to which a run of a DAG leads."""
+    return all(map(ask.visitor.may_edit, {dag_id, made.dag or dag_id}))
+
+
+def _to_see(ask: Asking, dag_id: str, run: Run, name: str) -> Round:
+    """A round of a run whose people and models the visitor may see. Raises Refused."""
+    ask.check(dag_id, "edit")
+    made = _round(run, name)
+    if not _may_see(ask, dag_id, made):
+        raise Refused(403, f"You may not edit the DAG {made.dag}. Ask who administers Airflow.")
+    return made
+
+
 def _to_vote(ask: Asking, dag_id: str, run: Run, name: str) -> Round:
-    """A round of a run in which the visitor may vote. Raises Refused."""
+    """A round of a run that takes votes of the visitor. Raises Refused."""
     made = _round(run, name)
     if not _may_vote(ask, dag_id, made):
         raise Refused(403, f"You may not vote in the rounds of the DAG {made.dag}. Ask who administers Airflow.")
+    if why := rating.closed(run, made):
+        raise Refused(409, f"{why} Nothing was kept.")
     return made
 
 
@@ -160,7 +186,8 @@ def _form(
         "rate.html",
         status=status,
         round=found.round,
-        rounds=rating.rounds_of(run),
+        rounds=_rounds(run),
+        closed=rating.closed(run, found.round),
         item=item,
         showing=found.showing,
         replies=replies,
@@ -173,7 +200,7 @@ def _form(
         last=own[last] if last in own and last not in desk.ballots.taken_back else None,
         told=rating.told,
         may=_may_vote(ask, ask.request.path_params["dag_id"], found.round),
-        may_see=ask.visitor.may_edit(ask.request.path_params["dag_id"]),
+        may_see=_may_see(ask, ask.request.path_params["dag_id"], found.round),
         said=said,
     )
 
@@ -252,8 +279,8 @@ def votes(ask: Ask, dag_id: Name, run_id: Name, wanted: Annotated[Wanted, InQuer
         prompts={vote.name: found.items[vote.item].prompt[-1].text[:200] for vote in mine if vote.item in found.items},
         taken_back=found.desk.ballots.taken_back,
         told=rating.told,
-        may=_may_vote(ask, dag_id, made),
-        may_see=ask.visitor.may_edit(dag_id),
+        may=_may_vote(ask, dag_id, made) and not rating.closed(run, made),
+        may_see=_may_see(ask, dag_id, made),
     )
 
 
@@ -269,14 +296,14 @@ def take_back(ask: Ask, dag_id: Name, run_id: Name, form: Annotated[Returned, In
 @page.get("/{dag_id}/{run_id}/quality")
 def quality(ask: Ask, dag_id: Name, run_id: Name, wanted: Annotated[Judging, InQuery()]) -> Answer:
     """How much people agree, and whose votes would be left out. It names people, so readers alone do not see it."""
-    ask.check(dag_id, "edit")
     run = ask.run(dag_id, run_id)
-    made = _round(run, wanted.round)
-    judged = rating.judge(run.store, made, wanted.trust())
+    made = _to_see(ask, dag_id, run, wanted.round)
+    trust = wanted.trust(run)
+    judged = rating.judge(run.store, made, trust)
     return ask.show(
         "rate_quality.html",
         round=made,
-        wanted=wanted,
+        trust=trust,
         judged=judged,
         found=judged.quality,
         people=judged.quality.annotators[:LISTED],
@@ -284,7 +311,7 @@ def quality(ask: Ask, dag_id: Name, run_id: Name, wanted: Annotated[Judging, InQ
         chart=agreement(judged),
         share=share,
         figure=figure,
-        command=_command(run, made, wanted.trust()),
+        command=_command(run, made, trust),
         may_see=True,
     )
 
@@ -292,10 +319,9 @@ def quality(ask: Ask, dag_id: Name, run_id: Name, wanted: Annotated[Judging, InQ
 @page.get("/{dag_id}/{run_id}/strengths")
 def strengths(ask: Ask, dag_id: Name, run_id: Name, wanted: Annotated[Judging, InQuery()]) -> Answer:
     """Which model's replies people prefer. It names the models, so those who only vote do not see it."""
-    ask.check(dag_id, "edit")
     run = ask.run(dag_id, run_id)
-    made = _round(run, wanted.round)
-    table, compared, gone = rating.strengths(run.store, made, wanted.trust())
+    made = _to_see(ask, dag_id, run, wanted.round)
+    table, compared, gone = rating.strengths(run.store, made, wanted.trust(run))
     return ask.show(
         "rate_strengths.html",
         round=made,

@@ -57,7 +57,7 @@ def make_round(store: Store, **changes: Any) -> str:
                 round=made.name, item=items[key].id, annotator=name, showing=0, shown=shown, ranks=one, when=NOW
             )
             feedback.cast(store, made, vote)
-    return store.full(feedback.freeze(store, made, {"ann": 3.0}))
+    return store.full(feedback.freeze(store, made, feedback.ballots(store, made).counting, {"ann": 3.0}))
 
 
 def test_votes_become_pairs_with_weights(frozen: str) -> None:
@@ -91,7 +91,9 @@ def test_the_newest_round_is_read_first_and_the_oldest_is_cut(frozen: str, tmp_p
     }  # fmt: skip
 
 
-def test_lineage_has_the_file_and_every_vote(frozen: str) -> None:
+def test_lineage_has_the_file_and_every_vote_and_reads_no_vote(frozen: str) -> None:
+    store, named = feedback.open_frozen(frozen)
+    store.delete(named.votes[0].path)
     uris = vote_uris(Preferences(rounds={"one": RoundOfVotes(votes=frozen)}))
     assert uris[0] == frozen
     assert len(uris) == 8

@@ -14,6 +14,7 @@ from contract import feedback
 from contract.conversation import Turn
 from contract.errors import StoreError
 from contract.feedback import Item, Reply, Round, Vote, item_id
+from contract.plan import vary
 from contract.settings.feedback import Rating
 from contract.store import Store
 from reports.cockpit.pages.rate import dense
@@ -30,7 +31,7 @@ def made(visit, judged):
     return open_round(visit.store)
 
 
-def open_round(store, name="first", replies=2, dag="", **rating):
+def open_round(store, name="first", replies=2, dag="", run="one", **rating):
     items = []
     for number in range(6):
         prompt = (Turn("user", f"question {number} {HOSTILE}"),)
@@ -39,7 +40,7 @@ def open_round(store, name="first", replies=2, dag="", **rating):
         items.append(Item(item_id(prompt, written), 1, prompt, written))
     file = feedback.write_items(store, f"sample/{name}/items.parquet", items)
     wanted = Rating(**({"people": 2, "repeated": 0} | rating))
-    made = Round(name=name, number=1, run="one", opened=NOW, files=(file,), dag=dag, rating=wanted)
+    made = Round(name=name, number=1, run=run, opened=NOW, files=(file,), dag=dag, rating=wanted)
     return feedback.open_round(store, made)
 
 
@@ -224,9 +225,67 @@ def test_the_right_of_the_rounds_own_dag_counts_whichever_run_leads_there(visit,
     assert visit.post("/rate/runs/one/vote", **form, rank_0=1, rank_1=2).status_code == 303
 
 
+def test_a_round_that_was_collected_offers_nothing_and_keeps_nothing(visit, made):
+    form = form_of(visit.get("/rate/runs/one"))
+    visit.post("/rate/runs/one/vote", **form, rank_0=1, rank_1=2)
+    [vote] = votes(visit, made)
+    late = form_of(visit.get("/rate/runs/one"))
+    feedback.close(visit.store, made, feedback.Collected(run="runs/next/recipe.yaml", when=NOW))
+    page = visit.get("/rate/runs/one", kept=vote.name).text
+    assert "This round was collected" in page
+    assert 'id="rate"' not in page
+    assert "left for you" not in page
+    assert "data-undo" not in page + visit.get("/rate/runs/one/votes").text
+    for path, sent in (
+        ("vote", {**late, "rank_0": 1, "rank_1": 2}),
+        ("take_back", {"round": "first", "vote": vote.name}),
+    ):
+        answer = visit.post(f"/rate/runs/one/{path}", **sent)
+        assert (answer.status_code, "was collected" in answer.text) == (409, True)
+    assert feedback.ballots(visit.store, made).counting == [vote]
+    open_round(visit.store, "a-second")
+    assert 'name="round" value="a-second"' in visit.get("/rate/runs/one").text, "a round that takes votes comes first"
+
+
+def test_people_rate_the_round_that_waits_for_them_and_not_the_one_that_a_model_rates(visit, made):
+    later = NOW + datetime.timedelta(hours=1)
+    update = {"name": "first-revised", "by_model": True, "opened": later}
+    beside = feedback.open_round(visit.store, made.model_copy(update=update))
+    form = form_of(visit.get("/rate/runs/one"))
+    assert form["round"] == "first"
+    assert 'name="round" value="first"' in visit.get("/rate").text
+    page = visit.get("/rate/runs/one", round="first-revised").text
+    assert "A model compares the replies of this round" in page
+    assert 'id="rate"' not in page
+    answer = visit.post("/rate/runs/one/vote", **{**form, "round": "first-revised"}, rank_0=1, rank_1=2)
+    assert (answer.status_code, feedback.ballots(visit.store, beside)) == (409, feedback.Ballots())
+
+
+def test_who_may_not_edit_the_rounds_own_dag_sees_neither_people_nor_models(visit, judged, monkeypatch):
+    open_round(visit.store, dag="feedback")
+    edits = visit.visitor.may_edit
+    pages = ("quality", "strengths")
+    assert [visit.get(f"/rate/runs/one/{page}").status_code for page in pages] == [200, 200]
+    monkeypatch.setattr(visit.visitor, "may_edit", lambda dag_id: dag_id != "feedback" and edits(dag_id))
+    for page in pages:
+        answer = visit.get(f"/rate/runs/one/{page}")
+        assert (answer.status_code, "You may not edit the DAG feedback." in answer.text) == (403, True)
+    for page in ("", "/votes"):
+        assert "Quality of the votes" not in visit.get(f"/rate/runs/one{page}").text
+
+
 def test_a_run_that_cannot_be_read_does_not_hide_a_round(visit, made):
     visit.store.write_bytes("runs/zzz/recipe.yaml", b"name: [")
     assert visit.get("/rate").text.count('id="rate"') == 1
+
+
+def test_a_store_that_fails_is_not_taken_for_one_without_rounds(visit, made, monkeypatch):
+    def failing(store):
+        raise StoreError("s3://bucket: timed out")
+
+    monkeypatch.setattr(feedback, "rounds", failing)
+    answer = visit.get("/rate")
+    assert (answer.status_code, "timed out" in answer.text) == (503, True)
 
 
 def test_a_form_of_another_site_is_refused(visit, made):
@@ -275,6 +334,25 @@ def test_the_quality_of_the_votes_and_the_models_are_shown_to_those_who_run_the_
     assert "Left out: mal." in models
     assert '<th scope="row">secret-model-0</th><td>1.20</td>' in models, "half of ln(11)"
     assert "91.7" in models
+
+
+def test_the_thresholds_are_those_of_the_recipe_unless_others_are_tried(visit, judged):
+    run = vary(judged, "two", ["feedback.trust.min_agreement=0", "feedback.trust.min_seconds=9"])
+    made = open_round(visit.store, run="two")
+    for item in feedback.items(visit.store, made):
+        for name, ranks in (("ann", (1, 2)), ("bob", (1, 2)), ("cat", (1, 2)), ("mal", (2, 1))):
+            vote = Vote(
+                round="first", item=item, annotator=name, showing=0, shown=(0, 1), ranks=ranks, seconds=10, when=NOW
+            )
+            feedback.cast(run.store, made, vote)
+    page = visit.get("/rate/runs/two/quality").text
+    assert "nobody is left out" in page, "mal agrees with nobody, and the recipe allows that"
+    assert "--round first --min-agreement 0 --min-seconds 9</code>" in page
+    assert 'name="min_seconds" type="number" min="0" max="3600" step="any" value="9.0"' in page
+    assert "Left out" not in visit.get("/rate/runs/two/strengths").text
+    tried = visit.get("/rate/runs/two/quality", min_agreement=0.5).text
+    assert '<tr class="gone"><th scope="row">mal</th>' in tried
+    assert "--round first --min-seconds 9</code>" in tried
 
 
 def test_ranks_have_no_gaps():
