@@ -2,12 +2,12 @@
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from statistics import median
 
-from contract.feedback import Item, Vote, sign
+from contract.feedback import JUDGE, Item, Vote, sign
 from contract.settings.feedback import Trust
 from evals.agreement import NOTHING, Estimate, cohen, krippendorff
 from evals.bradley_terry import Comparison
@@ -15,7 +15,7 @@ from evals.intervals import effective_number, wilson
 
 MOST_PAIRS = 200
 """Of so many two people at most kappa is computed: those who share the most answers."""
-LEAST_COMMON = 10
+LEAST_COMMON = 5
 """Nobody is left out for disagreeing with people who answered fewer of the same questions."""
 LEAST_WEIGHT, MOST_WEIGHT = 0.1, 4.0
 Question = tuple[str, int, int]
@@ -325,12 +325,18 @@ def weights(people: Iterable[Annotator]) -> dict[str, float]:
     return made
 
 
-def comparisons(items: Mapping[str, Item], votes: Collection[Vote]) -> list[Comparison]:
-    """What votes say of the models that wrote the replies; replies of the same model are not compared."""
+def comparisons(items: Mapping[str, Item], votes: Iterable[Vote]) -> list[Comparison]:
+    """What people's votes say of the models that wrote the replies; replies of the same model are not compared.
+
+    A person counts once for an item, however often it was shown. Models that vote do not count: they may like replies
+    of their own kind.
+    """
+    said = opinions(vote for vote in votes if vote.item in items and not vote.annotator.startswith(JUDGE))
+    times = Counter(one.key for one in said)
     found = []
-    for one in opinions(votes):
-        if item := items.get(one.item):
-            models = item.replies[one.one].model, item.replies[one.other].model
-            if models[0] != models[1]:
-                found.append(Comparison(*models, (one.prefers + 1) / 2, one.item))
+    for one in said:
+        item = items[one.item]
+        models = item.replies[one.one].model, item.replies[one.other].model
+        if models[0] != models[1]:
+            found.append(Comparison(*models, (one.prefers + 1) / 2, one.item, 1 / times[one.key]))
     return found
