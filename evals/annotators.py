@@ -3,7 +3,7 @@
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from statistics import median
 
@@ -190,10 +190,17 @@ def _gold(items: Mapping[str, Item], one: Opinion) -> int:
 
 
 def _alpha_of(once: Iterable[Opinion]) -> Estimate:
-    units: dict[Question, list[float | None]] = defaultdict(list)
+    """Of which of two replies is better. Each question counts in both directions, that of A and B and that of B and A.
+
+    Which reply is the first one of an item says nothing. In one direction alone, people who prefer those of one model
+    would seem to agree by chance.
+    """
+    units: dict[Question, list[float]] = defaultdict(list)
     for one in once:
         units[one.question].append(float(one.prefers))
-    return krippendorff(list(units.values()), "nominal", [question[0] for question in units])
+    turned = [[-said for said in unit] for unit in units.values()]
+    found = krippendorff([*units.values(), *turned], "nominal", [question[0] for question in units] * 2)
+    return replace(found, count=found.count // 2)
 
 
 def _alpha_of_ranks(votes: Iterable[Vote]) -> Estimate:
@@ -219,7 +226,10 @@ def _alphas_of_scores(votes: Iterable[Vote]) -> dict[str, Estimate]:
 
 
 def _kappas(once: Iterable[Opinion]) -> tuple[tuple[str, str, Estimate], ...]:
-    """Cohen's kappa of each two people who answered the same questions, those with the most common ones."""
+    """Cohen's kappa of each two people who answered the same questions, those with the most common ones.
+
+    Each question counts in both directions, as for alpha.
+    """
     answers: dict[Question, dict[str, int]] = defaultdict(dict)
     for one in once:
         answers[one.question][one.annotator] = one.prefers
@@ -229,8 +239,13 @@ def _kappas(once: Iterable[Opinion]) -> tuple[tuple[str, str, Estimate], ...]:
             both[pair].append((question[0], (given[pair[0]], given[pair[1]])))
     most = sorted(both, key=lambda pair: (-len(both[pair]), pair))[:MOST_PAIRS]
     return tuple(
-        (*pair, cohen([answer for _, answer in both[pair]], len({item for item, _ in both[pair]}))) for pair in most
+        (*pair, _kappa([said for _, said in both[pair]], len({item for item, _ in both[pair]}))) for pair in most
     )
+
+
+def _kappa(answers: Sequence[tuple[int, int]], items: int) -> Estimate:
+    found = cohen([*answers, *((-one, -other) for one, other in answers)], items)
+    return replace(found, count=len(answers))
 
 
 def left_out(

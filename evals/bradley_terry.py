@@ -80,9 +80,10 @@ def bradley_terry(comparisons: Sequence[Comparison]) -> Table:
     """Fit the strengths that make the comparisons likeliest. A tie is half a win of each.
 
     The scores exist if no group of players always wins or always loses against the others (Ford 1957); else the table
-    says why not. Intervals are normal. Their variance is that which is robust to comparisons of one cluster being alike,
-    G / (G - 1) H^+ (sum over the G clusters of g g') H^+, with g the gradient of a cluster and H the information (Liang,
-    Zeger 1986), or the model's own, H^+, if that is larger. With fewer than LEAST_CLUSTERS clusters they are infinite.
+    says why not. Intervals are normal. Their variance is the one that is robust to comparisons of one cluster being
+    alike, G / (G - 1) H^+ (sum over the G clusters of g g') H^+, with g the gradient of a cluster and H the information
+    (Liang, Zeger 1986), or the model's own, H^+, if that is larger. Of fewer than LEAST_CLUSTERS clusters the intervals
+    are infinite.
     """
     names = sorted({name for one in comparisons for name in (one.one, one.other)})
     if len(names) < 2:

@@ -53,10 +53,23 @@ def test_shares_are_those_of_the_votes() -> None:
     assert cat.agreement.low < 0.4 < cat.agreement.high
     assert math.isnan(ann.consistency.value)
     kappas = {pair[:2]: pair[2] for pair in found.kappas}
-    assert (kappas["ann", "cat"].value, kappas["ann", "cat"].count) == (0.0, 10)
-    assert math.isnan(kappas["ann", "bob"].value), "both always say the same"
-    # 30 answers, 6 of them -1: of 60 pairs of answers within items, 6 items have 4 unlike ones each
-    assert found.preference.value == pytest.approx(1 - 29 * (6 * 4 / 2) / (2 * 24 * 6))
+    assert (kappas["ann", "cat"].value, kappas["ann", "cat"].count) == (pytest.approx((0.4 - 0.5) / (1 - 0.5)), 10)
+    assert kappas["ann", "bob"].value == pytest.approx(1)
+    # 30 answers, in both directions 60, of which 30 are -1: 6 items have 4 unlike pairs of answers in each direction
+    assert found.preference.value == pytest.approx(1 - 59 * (2 * 6 * 4 / 2) / (2 * 30 * 30))
+    assert found.preference.count == 10
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 1.0])
+def test_alpha_and_kappa_do_not_depend_on_which_reply_is_the_first(share: float) -> None:
+    """However often the same model's replies are the first ones, and win: the items are turned, and nothing changes."""
+    drawn = random.Random(1)
+    items, votes = simulated(3, {"ann": 0.9, "bob": 0.8, "cat": 0.85}, 60)
+    turned = {item for item in items if drawn.random() < share}
+    other = [one.model_copy(update={"ranks": one.ranks[::-1]}) if one.item in turned else one for one in votes]
+    one, two = measure(items, votes), measure(items, other)
+    assert two.preference.value == pytest.approx(one.preference.value)
+    assert [pair[2].value for pair in two.kappas] == pytest.approx([pair[2].value for pair in one.kappas])
 
 
 def test_ranks_and_scores_have_an_alpha_of_their_own() -> None:
