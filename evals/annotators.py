@@ -238,14 +238,13 @@ def _kappas(once: Iterable[Opinion]) -> tuple[tuple[str, str, Estimate], ...]:
         for pair in combinations(sorted(given), 2):
             both[pair].append((question[0], (given[pair[0]], given[pair[1]])))
     most = sorted(both, key=lambda pair: (-len(both[pair]), pair))[:MOST_PAIRS]
-    return tuple(
-        (*pair, _kappa([said for _, said in both[pair]], len({item for item, _ in both[pair]}))) for pair in most
-    )
+    return tuple((*pair, _kappa(both[pair])) for pair in most)
 
 
-def _kappa(answers: Sequence[tuple[int, int]], items: int) -> Estimate:
-    found = cohen([*answers, *((-one, -other) for one, other in answers)], items)
-    return replace(found, count=len(answers))
+def _kappa(answers: Sequence[tuple[str, tuple[int, int]]]) -> Estimate:
+    """answers: the item of each question, and what either person prefers."""
+    turned = [pair for _, (one, other) in answers for pair in ((one, other), (-one, -other))]
+    return replace(cohen(turned, len({item for item, _ in answers})), count=len(answers))
 
 
 def left_out(
