@@ -19,7 +19,7 @@ from contract.digest import split_digest
 from contract.errors import InputError
 from contract.feedback import FOLDER, Round
 from contract.kinds import Kind
-from contract.manifest import need
+from contract.manifest import File, need
 from contract.plan import Run, open_run, vary
 from contract.recipe import Recipe
 from contract.settings.examples import Preferences
@@ -28,6 +28,7 @@ from contract.settings.training import Rollouts
 from contract.store import Store
 from contract.tables import read_rows
 from evals import judging
+from pipelines.examples.gold import read_gold
 from reports import rating
 
 DROPPED = f"{FOLDER}/dropped"
@@ -69,12 +70,19 @@ def open_round(run: Run, dag: str, now: datetime.datetime) -> Round:
         number=number,
         run=_folder(run.uri),
         opened=now,
-        files=tuple(made.of(Kind.RATED)),
+        files=(*made.of(Kind.RATED), *_gold(run, name)),
         made_by=made.path,
         dag=dag,
         rating=run.recipe.feedback.rating,
     )
     return feedback.open_round(run.store, found)
+
+
+def _gold(run: Run, name: str) -> list[File]:
+    """The gold items of a round as a file in its folder; none if the recipe names no `sample.gold`."""
+    run.check_outside("sample")
+    found = read_gold(run.recipe.sample)
+    return [feedback.write_items(run.store, f"{FOLDER}/{name}/gold.parquet", found)] if found else []
 
 
 def _folder(uri: str) -> str:

@@ -20,6 +20,7 @@ from contract.results import result_of
 from contract.schema import PAIRS
 from contract.settings.examples import Preferences
 from contract.settings.feedback import Feedback
+from evals import annotators
 from pipelines.examples.reading import of_shape
 from pipelines.examples.shapes import PROMPTS as SHAPES
 from reports import rounds
@@ -92,6 +93,34 @@ def test_a_round_is_opened_once_with_the_recipes_rating(sampled):
     assert [item.prompt[0].text for item in feedback.items(run.store, made).values()] == [*PROMPTS]
     assert rounds.open_round(run, "another", NOW + datetime.timedelta(days=1)) == made
     assert rounds_of(run) == [made]
+
+
+def test_gold_items_of_the_recipe_are_among_the_items_and_leave_out_who_votes_against_them(sampled, tmp_path):
+    pairs = [{"prompt": f"known {at}", "chosen": f"right {at}", "rejected": f"wrong {at}"} for at in range(30)]
+    (tmp_path / "gold.jsonl").write_text("".join(json.dumps(one) + "\n" for one in pairs))
+    run = sampled({"sample.gold": str(tmp_path / "gold.jsonl"), "sample.gold_items": 12})
+    assert "sample.gold" in run.outside, "its content is part of the fingerprint"
+    made = rounds.open_round(run, "feedback", NOW)
+    items = feedback.items(run.store, made)
+    known = [item for item in items.values() if item.gold]
+    assert (len(items), len(known)) == (15, 12)
+    assert rounds.open_round(run, "another", NOW) == made
+    everybody(run, made, ("ann", "eve"))
+    for item in known:
+        turned = tuple(3 - rank for rank in item.gold)
+        for person, ranks in (("ann", item.gold), ("eve", turned)):
+            values = {"round": made.name, "item": item.id, "annotator": person, "ranks": ranks}
+            feedback.cast(run.store, made, Vote(**values, showing=0, shown=(0, 1), when=NOW))
+    assert set(rounds.collect(run, made, "next").left_out) == {"eve"}
+
+
+def test_a_gold_file_that_changed_since_the_run_was_resolved_is_refused(sampled, tmp_path):
+    gold = tmp_path / "gold.jsonl"
+    gold.write_text(json.dumps({"prompt": "a", "chosen": "b", "rejected": "c"}))
+    run = sampled({"sample.gold": str(gold)})
+    gold.write_text(json.dumps({"prompt": "a", "chosen": "c", "rejected": "b"}))
+    with pytest.raises(InputError, match=r"sample\.gold"):
+        rounds.open_round(run, "feedback", NOW)
 
 
 def test_a_round_is_complete_when_each_item_has_all_of_its_votes(sampled):
@@ -175,7 +204,8 @@ def test_every_round_before_is_merged_with_its_weight(sampled):
     assert weights == {"r001": 0.25, "r002": 0.5, "r003": 1.0}
 
 
-def test_who_votes_against_all_others_is_left_out(sampled):
+def test_who_votes_against_all_others_is_left_out(sampled, monkeypatch):
+    monkeypatch.setattr(annotators, "LEAST_COMMON", 3)  # the round has three items
     run = sampled({"feedback.trust.min_agreement": 0.9, "feedback.rating.people": 4})
     made = rounds.open_round(run, "feedback", NOW)
     everybody(run, made, ("ann", "bob", "cat"))
