@@ -46,6 +46,7 @@ Short = Annotated[str, Field(max_length=250)]
 ItemId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 Rank = Annotated[int, Field(ge=1, le=MOST_REPLIES)]
 Score = Annotated[int, Field(ge=1, le=5)]
+Purpose = Literal["preferences", "comparison"]
 T = TypeVar("T", bound=BaseModel)
 
 
@@ -126,7 +127,7 @@ class Round(Stored):
     files: tuple[File, ...]
     made_by: str = ""
     dag: Short = ""
-    purpose: Literal["preferences", "comparison"] = "preferences"
+    purpose: Purpose = "preferences"
     rating: Rating = Rating()
 
     @property

@@ -17,7 +17,7 @@ from contract.approval import without_ppo
 from contract.assignment import people_of
 from contract.digest import split_digest
 from contract.errors import InputError
-from contract.feedback import FOLDER, Round
+from contract.feedback import FOLDER, Purpose, Round
 from contract.kinds import Kind
 from contract.manifest import File, need
 from contract.plan import Run, open_run, vary
@@ -35,6 +35,8 @@ DROPPED = f"{FOLDER}/dropped"
 """A folder of the store: its files of labelled pairs, or of a production log, are learned from with the next round."""
 SHAPES = (".jsonl", ".json", ".parquet")
 MOST_BYTES = 1 << 28  # of one of these files, which is read whole
+LETTER: dict[Purpose, str] = {"preferences": "r", "comparison": "c"}
+"""How the name of a round begins."""
 NAMED = "dropped-"  # how the sources that are made of them begin
 MOST_PROMPTS = 100_000  # that are kept for the rounds to come
 
@@ -55,14 +57,15 @@ class Votes:
         return f"{self.done:,} of {self.items:,} items have their votes, of {self.people:,} people"
 
 
-def open_round(run: Run, dag: str, now: datetime.datetime) -> Round:
+def open_round(run: Run, dag: str, now: datetime.datetime, purpose: Purpose = "preferences") -> Round:
     """The round over the items that the run's `sample` made; it is opened if it is not there.
 
-    dag: the DAG whose people may vote. A round that is there stays as it is, whatever run opened it.
+    dag: the DAG whose people may vote. A round that is there stays as it is, whatever run opened it. Raises InputError
+    for a comparison of fewer than two models.
     """
     made = need(run.store, run.task("sample"))
     number = run.recipe.sample.round
-    name = f"r{number:03d}-{made.fingerprint[:12]}"
+    name = f"{LETTER[purpose]}{number:03d}-{made.fingerprint[:12]}"
     if run.store.exists(f"{FOLDER}/{name}/round.json"):
         return feedback.read_round(run.store, name)
     found = Round(
@@ -73,8 +76,20 @@ def open_round(run: Run, dag: str, now: datetime.datetime) -> Round:
         files=(*made.of(Kind.RATED), *_gold(run, name)),
         made_by=made.path,
         dag=dag,
+        purpose=purpose,
         rating=run.recipe.feedback.rating,
     )
+    if purpose == "comparison":
+        models = {
+            reply["model"]
+            for file in made.of(Kind.RATED)
+            for row in read_rows(run.store, file, ["replies"])
+            for reply in row["replies"]
+        }
+        if len(models) < 2:
+            raise InputError(
+                f"compare: all replies are of {', '.join(models)}; name two in sample.models, such as [aligned, sft]"
+            )
     return feedback.open_round(run.store, found)
 
 

@@ -4,6 +4,7 @@ import datetime
 import hashlib
 import io
 import json
+from collections import Counter
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,19 +20,21 @@ from contract.plan import open_run
 from contract.results import result_of
 from contract.schema import PAIRS
 from contract.settings.examples import Preferences
-from contract.settings.feedback import Feedback
+from contract.settings.feedback import Feedback, Trust
 from evals import annotators
 from pipelines.examples.reading import of_shape
 from pipelines.examples.shapes import PROMPTS as SHAPES
+from pipelines.examples.votes import read_votes
 from reports import rounds
-from reports.rating import rounds_of
+from reports.__main__ import main
+from reports.rating import rounds_of, strengths
 
 NOW = datetime.datetime(2026, 3, 1, 12, tzinfo=datetime.UTC)
 PROMPTS = ("one", "two", "three")
 
 
-def an_item(text):
-    prompt, replies = (Turn("user", text),), (Reply("good", "ppo/b", 0.7), Reply("bad", "ppo/b", 1.0))
+def an_item(text, models=("ppo/b", "ppo/b")):
+    prompt, replies = (Turn("user", text),), (Reply("good", models[0], 0.7), Reply("bad", models[1], 1.0))
     return Item(item_id(prompt, replies), 1, prompt, replies)
 
 
@@ -49,14 +52,14 @@ def sampled(tmp_path, resolve_run):
     (tmp_path / "crawl").mkdir()
     (tmp_path / "crawl" / "a.warc").write_bytes(b"WARC/1.0\r\n")
 
-    def make(overrides=()):
+    def make(overrides=(), **given):
         run = resolve_run(tmp_path / "crawl", {"feedback.rating.people": 2, **dict(overrides)})
-        return finish(run)
+        return finish(run, **given)
 
     return make
 
 
-def finish(run):
+def finish(run, models=("ppo/b", "ppo/b")):
     attempt, sink = Attempt(run, run.task("preferences")), io.BytesIO()
     pairs = [pair(f"{text}?") for text in (*PROMPTS, *PROMPTS)] + [pair("public", "apart")]
     pq.write_table(pa.Table.from_pylist(pairs, PAIRS), sink, write_page_checksum=True)
@@ -67,7 +70,7 @@ def finish(run):
     commit(run, "gate", open=True, accuracy=0.7, low=0.6, high=0.8, threshold=0.55)
     commit(run, "ppo", reward_first=0.0, reward_last=1.0)
     attempt = Attempt(run, run.task("sample"))
-    file = feedback.write_items(run.store, attempt.path("items.parquet"), [an_item(text) for text in PROMPTS])
+    file = feedback.write_items(run.store, attempt.path("items.parquet"), [an_item(text, models) for text in PROMPTS])
     attempt.commit([file], result=result_of("sample").model_construct(round=1, prompts=3, items=3, replies=6))
     return run
 
@@ -93,6 +96,39 @@ def test_a_round_is_opened_once_with_the_recipes_rating(sampled):
     assert [item.prompt[0].text for item in feedback.items(run.store, made).values()] == [*PROMPTS]
     assert rounds.open_round(run, "another", NOW + datetime.timedelta(days=1)) == made
     assert rounds_of(run) == [made]
+
+
+def test_a_comparison_of_two_models_is_a_round_of_its_own_from_which_nothing_is_learned(sampled, capsys):
+    run = sampled(models=("ppo/b", "sft/a"))
+    learned = rounds.open_round(run, "feedback", NOW)
+    assert main(["compare", "--recipe", run.uri]) == 0
+    name = f"c001-{run.task('sample').fingerprint[:12]}"
+    assert capsys.readouterr().out.splitlines()[0] == f"{name}: 0 of 3 items have their votes, of 0 people"
+    made = feedback.read_round(run.store, name)
+    assert (made.purpose, made.run, made.files) == ("comparison", learned.run, learned.files)
+    assert {one.name for one in rounds_of(run)} == {learned.name, name}
+    for item in feedback.items(run.store, made):
+        for person in ("ann", "bob"):
+            vote = Vote(round=name, item=item, annotator=person, showing=0, shown=(0, 1), ranks=(1, 2), when=NOW)
+            feedback.cast(run.store, made, vote)
+    assert main(["compare", "--recipe", run.uri]) == 0
+    assert "3 of 3 items have their votes, of 2 people" in capsys.readouterr().out
+    table, count, _ = strengths(run.store, made, Trust())
+    assert (count, table.why) == (
+        6,
+        "ppo/b was never beaten by the other 1, or never compared with them, so that the scores have no bound. More votes may change that.",
+    )
+    frozen = feedback.freeze(run.store, made)
+    settings = Preferences(rounds={"a": {"votes": run.store.full(frozen)}})
+    with pytest.raises(InputError, match="compares models for evaluation"):
+        list(read_votes(settings, Counter()))
+
+
+def test_a_comparison_of_one_model_is_refused(sampled, capsys):
+    run = sampled()
+    assert main(["compare", "--recipe", run.uri]) == 65
+    assert "all replies are of ppo/b; name two in sample.models" in capsys.readouterr().err
+    assert feedback.rounds(run.store) == ([], [])
 
 
 def test_gold_items_of_the_recipe_are_among_the_items_and_leave_out_who_votes_against_them(sampled, tmp_path):
