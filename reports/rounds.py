@@ -19,7 +19,7 @@ from contract.digest import split_digest
 from contract.errors import InputError
 from contract.feedback import FOLDER, Purpose, Round
 from contract.kinds import Kind
-from contract.manifest import File, need
+from contract.manifest import File, Manifest, need
 from contract.plan import Run, open_run, vary
 from contract.recipe import Recipe
 from contract.settings.examples import Preferences
@@ -68,6 +68,8 @@ def open_round(run: Run, dag: str, now: datetime.datetime, purpose: Purpose = "p
     name = f"{LETTER[purpose]}{number:03d}-{made.fingerprint[:12]}"
     if run.store.exists(f"{FOLDER}/{name}/round.json"):
         return feedback.read_round(run.store, name)
+    if purpose == "comparison":
+        _check_models(run, made)
     found = Round(
         name=name,
         number=number,
@@ -79,18 +81,17 @@ def open_round(run: Run, dag: str, now: datetime.datetime, purpose: Purpose = "p
         purpose=purpose,
         rating=run.recipe.feedback.rating,
     )
-    if purpose == "comparison":
-        models = {
-            reply["model"]
-            for file in made.of(Kind.RATED)
-            for row in read_rows(run.store, file, ["replies"])
-            for reply in row["replies"]
-        }
-        if len(models) < 2:
-            raise InputError(
-                f"compare: all replies are of {', '.join(models)}; name two in sample.models, such as [aligned, sft]"
-            )
     return feedback.open_round(run.store, found)
+
+
+def _check_models(run: Run, made: Manifest) -> None:
+    """Raise InputError if all replies that `sample` made are of one model."""
+    rows = (row for file in made.of(Kind.RATED) for row in read_rows(run.store, file, ["replies"]))
+    models = {reply["model"] for row in rows for reply in row["replies"]}
+    if len(models) < 2:
+        raise InputError(
+            f"compare: all replies are of {', '.join(models)}; name two in sample.models, such as [aligned, sft]"
+        )
 
 
 def _gold(run: Run, name: str) -> list[File]:

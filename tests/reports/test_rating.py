@@ -117,7 +117,7 @@ def test_votes_are_judged_and_frozen_without_those_who_are_left_out(store: Store
     assert left_out == found.left_out
     frozen = feedback.read_frozen(store.full(path))[1]
     assert frozen.weights == found.weights
-    assert found.weights["ann"] == pytest.approx(1.7918, abs=1e-4), "ln((11 + 1) / (1 + 1))"
+    assert found.weights["ann"] == pytest.approx(1.9459, abs=1e-4), "ln((11 + 3) / (1 + 1))"
     table, compared, gone = strengths(store, made, Trust())
     assert ([one.name for one in table.players], compared, list(gone)) == (["model-0", "model-1"], 24, ["mal"])
     assert table.leads[0].share == pytest.approx(23 / 24)
