@@ -235,9 +235,3 @@ def _named(pattern: re.Pattern[str], folder: str, paths: Iterable[str]) -> Itera
 def people_of(counting: Collection[Vote]) -> Counter[str]:
     """Item -> how many people have rated it; those who skipped it have not."""
     return Counter(item for item, _ in {(vote.item, vote.annotator) for vote in counting if not vote.skipped})
-
-
-def is_complete(rating: Rating, items: Collection[str], ballots: Ballots) -> bool:
-    """Whether every item was rated by as many people as the recipe asks for."""
-    done = people_of(ballots.counting)
-    return all(done[item] >= rating.people for item in items)

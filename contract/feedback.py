@@ -43,10 +43,12 @@ MOST_BYTES = 1 << 16  # of one vote
 MOST_ITEMS = 5_000  # of one round, which a web server holds in memory and lists at every vote
 MOST_REPLIES = 4
 READERS = 16
+JUDGE = "judge:"  # how the name of a model that votes begins
 Short = Annotated[str, Field(max_length=250)]
 ItemId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 Rank = Annotated[int, Field(ge=1, le=MOST_REPLIES)]
 Score = Annotated[int, Field(ge=1, le=5)]
+Purpose = Literal["preferences", "comparison"]
 T = TypeVar("T", bound=BaseModel)
 One = TypeVar("One")
 Found = TypeVar("Found")
@@ -134,7 +136,7 @@ class Round(Stored):
     files: tuple[File, ...]
     made_by: str = ""
     dag: Short = ""
-    purpose: Literal["preferences", "comparison"] = "preferences"
+    purpose: Purpose = "preferences"
     by_model: bool = False
     rating: Rating = Rating()
     salt: Annotated[str, Field(pattern="^([0-9a-f]{32})?$")] = ""

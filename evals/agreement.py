@@ -9,16 +9,20 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from evals.intervals import CONFIDENCE
+from evals.intervals import CONFIDENCE, wilson
 
 Level = Literal["nominal", "ordinal", "interval"]
 Floats = npt.NDArray[np.float64]
 DRAWS = 1000
+ALIKE = 1e-9
+LEAST_CLUSTERS = 10
+"""Of fewer independent questions no interval is told."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its 95 % interval. NaN where nothing can be said. count: the units, or the pairs of answers."""
+    """A figure with its 95 % interval. NaN where nothing can be said, or no interval be told. count: the units, or the
+    pairs of answers."""
 
     value: float
     low: float
@@ -41,7 +45,8 @@ def krippendorff(
     alpha = 1 - D_o / D_e, the observed disagreement over that of answers paired by chance (Krippendorff 2011, Computing
     Krippendorff's Alpha-Reliability). Units with fewer than two answers say nothing. clusters: units of one cluster,
     such as the replies of one item, are drawn together for the interval, which is that of the percentiles of `draws`
-    bootstrap samples (Zapf et al. 2016, section 2.3). If all answers are the same, alpha is not defined: NaN.
+    bootstrap samples (Zapf et al. 2016, section 2.3). Where all samples are alike, as at full agreement, it is that of
+    `_of_share`. If all answers are the same, alpha is not defined: NaN.
     """
     used = [place for place, unit in enumerate(units) if sum(one is not None for one in unit) > 1]
     if not used:
@@ -51,13 +56,27 @@ def krippendorff(
     names = [place if clusters is None else clusters[place] for place in used]
     tables = _coincidences(answers, values, names)
     found = float(_alpha(tables.sum(axis=0)[None], values, level)[0])
-    if len(tables) < 2 or math.isnan(found):
+    if len(tables) < LEAST_CLUSTERS or math.isnan(found):
         return Estimate(found, math.nan, math.nan, len(used))
     random = np.random.default_rng(seed)
     times = random.multinomial(len(tables), np.full(len(tables), 1 / len(tables)), size=draws).astype(float)
     drawn = _alpha(np.tensordot(times, tables, axes=1), values, level)
-    low, high = np.nanquantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return Estimate(found, float(low), float(high), len(used))
+    low, high = map(float, np.nanquantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]))
+    if high - low < ALIKE:
+        whole = tables.sum(axis=0) / tables.sum()
+        low, high = _of_share(found, float(np.trace(whole)), 1 - float((whole.sum(axis=1) ** 2).sum()), len(tables))
+    return Estimate(found, low, high, len(used))
+
+
+def _of_share(value: float, agreed: float, apart: float, trials: float) -> tuple[float, float]:
+    """The interval of alpha or kappa by Wilson's of the share of answers that agree, where their own has no width.
+
+    value = 1 - k (1 - agreed), k being how much of it each share of answers that differ costs. At full agreement none
+    shows that; they would then differ as answers by chance do, of which the share `apart` differs: k = 1 / apart.
+    """
+    cost = (1 - value) / (1 - agreed) if 1 - agreed > ALIKE else 1 / apart
+    low, high = wilson(agreed * trials, trials)
+    return max(-1.0, 1 - cost * (1 - low)), min(1.0, 1 - cost * (1 - high))
 
 
 def _coincidences(answers: Sequence[Sequence[float]], values: Floats, names: Sequence[Hashable]) -> Floats:
@@ -99,8 +118,9 @@ def cohen(pairs: Sequence[tuple[Hashable, Hashable]], independent: float | None 
     """Cohen's kappa of two people's answers to the same questions, with the large-sample interval.
 
     (p_o - p_e) / (1 - p_e) (Cohen 1960); its variance is that of Fleiss, Cohen and Everitt 1969, equation 13.
-    independent: how many of the questions are independent, where several are of one item; all of them by default. If
-    both people always give one and the same answer, kappa is not defined: NaN.
+    independent: how many of the questions are independent, where several are of one item; all of them by default.
+    If they always agree, or never, that variance is 0 or nearly so, and the interval is that of `_of_share`. If both
+    people always give one and the same answer, kappa is not defined: NaN.
     """
     if not pairs:
         return NOTHING
@@ -110,7 +130,8 @@ def cohen(pairs: Sequence[tuple[Hashable, Hashable]], independent: float | None 
         table[names[one], names[other]] += 1
     p = table / len(pairs)
     rows, columns = p.sum(axis=1), p.sum(axis=0)
-    observed, chance = float(np.trace(p)), float(rows @ columns)
+    equal, chance = float(np.trace(table)), float(rows @ columns)
+    observed = equal / len(pairs)
     if chance >= 1:
         return Estimate(math.nan, math.nan, math.nan, len(pairs))
     kappa = (observed - chance) / (1 - chance)
@@ -118,6 +139,11 @@ def cohen(pairs: Sequence[tuple[Hashable, Hashable]], independent: float | None 
     crossed = p * (columns[:, None] + rows[None, :]) ** 2
     apart = (1 - observed) ** 2 * float(crossed.sum() - np.trace(crossed))
     rest = (observed * chance - 2 * chance + observed) ** 2
-    variance = max(same + apart - rest, 0.0) / ((independent or len(pairs)) * (1 - chance) ** 4)
+    trials = independent or len(pairs)
+    if trials < LEAST_CLUSTERS:
+        return Estimate(kappa, math.nan, math.nan, len(pairs))
+    if equal in (0, len(pairs)):
+        return Estimate(kappa, *_of_share(kappa, observed, 1 - chance, trials), len(pairs))
+    variance = max(same + apart - rest, 0.0) / (trials * (1 - chance) ** 4)
     half = NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * math.sqrt(variance)
     return Estimate(kappa, max(-1.0, kappa - half), min(1.0, kappa + half), len(pairs))

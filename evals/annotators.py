@@ -2,12 +2,12 @@
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
 from statistics import median
 
-from contract.feedback import Item, Vote, sign
+from contract.feedback import JUDGE, Item, Vote, sign
 from contract.settings.feedback import Trust
 from evals.agreement import NOTHING, Estimate, cohen, krippendorff
 from evals.bradley_terry import Comparison
@@ -15,7 +15,9 @@ from evals.intervals import effective_number, wilson
 
 MOST_PAIRS = 200
 """Of so many two people at most kappa is computed: those who share the most answers."""
-MOST_WEIGHT = 4.0
+LEAST_COMMON = 5
+"""Nobody is left out for disagreeing with people who answered fewer of the same questions."""
+LEAST_WEIGHT, MOST_WEIGHT = 0.1, 4.0
 Question = tuple[str, int, int]
 """An item, and two of its replies."""
 Key = tuple[str, Question]
@@ -157,7 +159,7 @@ def _annotator(
     times = [vote.seconds for vote in votes if vote.seconds is not None and not vote.skipped]
     first = _firsts(said)
     own = list(first.values())
-    others = {one.question: sign(sums[one.question] - one.prefers) for one in own}
+    others = {one.question: sums[one.question] - one.prefers for one in own}
     gold = {one.question: _gold(items, one) for one in own}
     return Annotator(
         name,
@@ -165,14 +167,19 @@ def _annotator(
         sum(vote.skipped for vote in votes),
         sum(vote.all_bad for vote in votes),
         median(times) if times else None,
-        _share(
-            own,
-            lambda one: one.prefers == others[one.question],
-            lambda one: one.prefers != 0 and others[one.question] != 0,
-        ),
+        _agreement(own, others),
         _share(own, lambda one: one.prefers == gold[one.question], lambda one: gold[one.question] != 0),
         _share(_again(said, first), lambda one: one.prefers == first[one.key].prefers),
         _share(said, lambda one: one.prefers == one.first, lambda one: one.prefers != 0),
+    )
+
+
+def _agreement(own: Iterable[Opinion], others: Mapping[Question, int]) -> Estimate:
+    """With the majority of the others, where both prefer a reply. others: what they say of a question, added up."""
+    return _share(
+        own,
+        lambda one: one.prefers == sign(others[one.question]),
+        lambda one: one.prefers != 0 and others[one.question] != 0,
     )
 
 
@@ -183,10 +190,17 @@ def _gold(items: Mapping[str, Item], one: Opinion) -> int:
 
 
 def _alpha_of(once: Iterable[Opinion]) -> Estimate:
-    units: dict[Question, list[float | None]] = defaultdict(list)
+    """Of which of two replies is better. Each question counts in both directions, that of A and B and that of B and A.
+
+    Which reply is the first one of an item says nothing. In one direction alone, people who prefer those of one model
+    would seem to agree by chance.
+    """
+    units: dict[Question, list[float]] = defaultdict(list)
     for one in once:
         units[one.question].append(float(one.prefers))
-    return krippendorff(list(units.values()), "nominal", [question[0] for question in units])
+    turned = [[-said for said in unit] for unit in units.values()]
+    found = krippendorff([*units.values(), *turned], "nominal", [question[0] for question in units] * 2)
+    return replace(found, count=found.count // 2)
 
 
 def _alpha_of_ranks(votes: Iterable[Vote]) -> Estimate:
@@ -212,7 +226,10 @@ def _alphas_of_scores(votes: Iterable[Vote]) -> dict[str, Estimate]:
 
 
 def _kappas(once: Iterable[Opinion]) -> tuple[tuple[str, str, Estimate], ...]:
-    """Cohen's kappa of each two people who answered the same questions, those with the most common ones."""
+    """Cohen's kappa of each two people who answered the same questions, those with the most common ones.
+
+    Each question counts in both directions, as for alpha.
+    """
     answers: dict[Question, dict[str, int]] = defaultdict(dict)
     for one in once:
         answers[one.question][one.annotator] = one.prefers
@@ -221,9 +238,13 @@ def _kappas(once: Iterable[Opinion]) -> tuple[tuple[str, str, Estimate], ...]:
         for pair in combinations(sorted(given), 2):
             both[pair].append((question[0], (given[pair[0]], given[pair[1]])))
     most = sorted(both, key=lambda pair: (-len(both[pair]), pair))[:MOST_PAIRS]
-    return tuple(
-        (*pair, cohen([answer for _, answer in both[pair]], len({item for item, _ in both[pair]}))) for pair in most
-    )
+    return tuple((*pair, _kappa(both[pair])) for pair in most)
+
+
+def _kappa(answers: Sequence[tuple[str, tuple[int, int]]]) -> Estimate:
+    """answers: the item of each question, and what either person prefers."""
+    turned = [pair for _, (one, other) in answers for pair in ((one, other), (-one, -other))]
+    return replace(cohen(turned, len({item for item, _ in answers})), count=len(answers))
 
 
 def left_out(
@@ -231,60 +252,105 @@ def left_out(
 ) -> tuple[dict[str, str], tuple[Annotator, ...]]:
     """(Annotator -> why their votes are left out, in the order in which they go; the others, measured without them).
 
-    The worst one goes first, and then all is measured again, because one person who votes against the truth makes those
-    who vote for it disagree with the majority.
+    First all go who fail by gold items, consistency or time, which depend on nobody else. Then, among the rest, those
+    who disagree with the others go, the worst first, and all is measured again each time: one person who votes against
+    the truth makes those who vote for it disagree with the majority. People who are equally low go together, unless
+    nobody else is left, so that no name decides.
     """
-    gone: dict[str, str] = {}
+    gone = {one.name: why for one in each(items, votes) if (why := _mistrust(one, trust))}
     while True:
-        people = each(items, [vote for vote in votes if vote.annotator not in gone])
-        worst = min((found for one in people if (found := _mistrust(one, trust))), default=None)
-        if worst is None:
+        left = [vote for vote in votes if vote.annotator not in gone]
+        people = each(items, left)
+        low = _outvoted(items, left, people, trust.min_agreement)
+        worst = [one for one in low if one.agreement.high == min(other.agreement.high for other in low)]
+        if not worst or len(worst) == len(people):
             return gone, people
-        gone[worst[1]] = worst[2]
+        gone |= {one.name: _below("agreement with the others", one.agreement, trust.min_agreement) for one in worst}
 
 
-def _mistrust(one: Annotator, trust: Trust) -> tuple[float, str, str] | None:
-    """(How far below its threshold the lowest figure is, the person, a sentence); None for one who is trusted."""
-    shares = (
-        ("agreement with the others", one.agreement, trust.min_agreement),
+def _mistrust(one: Annotator, trust: Trust) -> str:
+    """Why a person is left out whatever the others say, as a sentence; empty for one who is trusted."""
+    for name, share, least in (
         ("agreement with gold items", one.gold, trust.min_gold),
         ("consistency", one.consistency, trust.min_consistency),
-    )
-    found = [
-        (
-            share.high - least,
-            one.name,
-            f"{name} {share.value:.0%} ({share.low:.0%} to {share.high:.0%}), below {least:.0%}",
-        )
-        for name, share, least in shares
-        if share.count and share.high < least
-    ]
+    ):
+        if _is_low(share, least):
+            return _below(name, share, least)
     if one.seconds is not None and one.seconds < trust.min_seconds:
-        said = f"median time {one.seconds:.1f} s, below {trust.min_seconds:g} s"
-        found.append((one.seconds / trust.min_seconds - 1, one.name, said))
-    return min(found, default=None)
+        return f"median time {one.seconds:.1f} s, below {trust.min_seconds:g} s"
+    return ""
+
+
+def _is_low(share: Estimate, least: float) -> bool:
+    return share.count > 0 and share.high < least
+
+
+def _below(name: str, share: Estimate, least: float) -> str:
+    return f"{name} {share.value:.0%} ({share.low:.0%} to {share.high:.0%}), below {least:.0%}"
+
+
+def _outvoted(
+    items: Mapping[str, Item], votes: Sequence[Vote], people: Iterable[Annotator], least: float
+) -> list[Annotator]:
+    """The people whose agreement with the others is too low, and stays below `least`, of LEAST_COMMON answers or more,
+    whichever one of the others is disregarded.
+
+    Where two people disagree, nothing shows which of them is wrong. So nobody goes for what one other person says.
+    """
+    answers: dict[str, dict[Question, Opinion]] = defaultdict(dict)
+    sums: Counter[Question] = Counter()
+    for one in _firsts(opinions(in_order(items, votes))).values():
+        answers[one.annotator][one.question] = one
+        sums[one.question] += one.prefers
+
+    def without(name: str, other: str) -> Estimate:
+        own, theirs = answers[name], answers[other]
+        rest = {
+            question: sums[question] - one.prefers - (theirs[question].prefers if question in theirs else 0)
+            for question, one in own.items()
+        }
+        return _agreement(own.values(), rest)
+
+    return [
+        one
+        for one in people
+        if _is_low(one.agreement, least)
+        and all(
+            rest.count >= LEAST_COMMON and rest.value < least
+            for rest in (without(one.name, other) for other in answers if other != one.name)
+        )
+    ]
 
 
 def weights(people: Iterable[Annotator]) -> dict[str, float]:
     """Annotator -> the weight of their votes: ln(p / (1 - p)), p their agreement with the others.
 
-    It is the best weight of independent voters who are right with probability p (Nitzan, Paroush 1982), here with p
-    from counts with one agreement and one disagreement added, at least 0 and at most MOST_WEIGHT. 1 without any.
+    It is the best weight of independent voters who are right with probability p (Nitzan, Paroush 1982). p is of counts
+    to which three agreements and one disagreement are added, the mean under the prior Beta(3, 1), so that a few common
+    answers change little: without any, the weight is ln 3. It is at least LEAST_WEIGHT, because who is trusted counts,
+    and at most MOST_WEIGHT.
     """
     made = {}
     for one in people:
         trials = one.agreement.count
-        p = (one.agreement.value * trials + 1) / (trials + 2) if trials else 0.0
-        made[one.name] = round(min(max(math.log(p / (1 - p)), 0.0), MOST_WEIGHT), 4) if trials else 1.0
+        right = (one.agreement.value * trials if trials else 0.0) + 3
+        wrong = trials + 4 - right
+        made[one.name] = round(min(max(math.log(right / wrong), LEAST_WEIGHT), MOST_WEIGHT), 4)
     return made
 
 
-def comparisons(items: Mapping[str, Item], votes: Collection[Vote]) -> list[Comparison]:
-    """What votes say of the models that wrote the replies; replies of the same model are not compared."""
+def comparisons(items: Mapping[str, Item], votes: Iterable[Vote]) -> list[Comparison]:
+    """What people's votes say of the models that wrote the replies; replies of the same model are not compared.
+
+    A person counts once for an item, however often it was shown. Models that vote do not count: they may like replies
+    of their own kind.
+    """
+    said = opinions(vote for vote in votes if vote.item in items and not vote.annotator.startswith(JUDGE))
+    times = Counter(one.key for one in said)
     found = []
-    for one in opinions(votes):
-        if item := items.get(one.item):
-            models = item.replies[one.one].model, item.replies[one.other].model
-            if models[0] != models[1]:
-                found.append(Comparison(*models, (one.prefers + 1) / 2, one.item))
+    for one in said:
+        item = items[one.item]
+        models = item.replies[one.one].model, item.replies[one.other].model
+        if models[0] != models[1]:
+            found.append(Comparison(*models, (one.prefers + 1) / 2, one.item, 1 / times[one.key]))
     return found

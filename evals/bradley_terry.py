@@ -1,7 +1,7 @@
 """Strengths of models from comparisons of two at a time, with intervals: the model of Bradley and Terry 1952."""
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -12,19 +12,23 @@ from evals.intervals import CONFIDENCE
 
 Floats = npt.NDArray[np.float64]
 ROUNDS, CLOSE = 200, 1e-10
+LEAST_CLUSTERS = 5
+"""Of fewer clusters no interval is told: their spread says nothing of how far others would lie."""
 
 
 @dataclass(frozen=True)
 class Comparison:
     """One comparison of two players. result: 1 if the first won, 0 if it lost, 0.5 for a tie.
 
-    cluster: comparisons of one cluster, such as several people's of the same replies, are not independent.
+    cluster: comparisons of one cluster, such as several people's of the same replies, are not independent. weight: as
+    how many it counts, such as a half for each of a person's two votes on the same replies.
     """
 
     one: str
     other: str
     result: float
     cluster: Hashable
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -76,8 +80,10 @@ def bradley_terry(comparisons: Sequence[Comparison]) -> Table:
     """Fit the strengths that make the comparisons likeliest. A tie is half a win of each.
 
     The scores exist if no group of players always wins or always loses against the others (Ford 1957); else the table
-    says why not. Intervals are normal, with the covariance that is robust to comparisons of one cluster being alike:
-    H^+ (sum over clusters of g g') H^+, with g the gradient of a cluster and H the information (Liang, Zeger 1986).
+    says why not. Intervals are normal. Their variance is the one that is robust to comparisons of one cluster being
+    alike, G / (G - 1) H^+ (sum over the G clusters of g g') H^+, with g the gradient of a cluster and H the information
+    (Liang, Zeger 1986), or the model's own, H^+, if that is larger. Of fewer than LEAST_CLUSTERS clusters the intervals
+    are infinite.
     """
     names = sorted({name for one in comparisons for name in (one.one, one.other)})
     if len(names) < 2:
@@ -85,16 +91,15 @@ def bradley_terry(comparisons: Sequence[Comparison]) -> Table:
     place = {name: at for at, name in enumerate(names)}
     wins = np.zeros((len(names), len(names)))
     for one in comparisons:
-        wins[place[one.one], place[one.other]] += one.result
-        wins[place[one.other], place[one.one]] += 1 - one.result
+        wins[place[one.one], place[one.other]] += one.weight * one.result
+        wins[place[one.other], place[one.one]] += one.weight * (1 - one.result)
     if stuck := _unbeaten(wins):
         return Table(why=_sentence([names[at] for at in stuck], names))
     scores = _fitted(wins)
-    covariance = _covariance(scores, wins, comparisons, place)
-    z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+    half_of = _halves(scores, wins, comparisons, place)
     players = []
     for at, name in enumerate(names):
-        half = z * math.sqrt(max(covariance[at, at], 0.0))
+        half = half_of(np.eye(len(names))[at])
         count = round(float(wins[at].sum() + wins[:, at].sum()))
         players.append(Strength(name, scores[at], scores[at] - half, scores[at] + half, float(wins[at].sum()), count))
     players.sort(key=lambda one: (-one.score, one.name))
@@ -102,7 +107,7 @@ def bradley_terry(comparisons: Sequence[Comparison]) -> Table:
     for at, first in enumerate(players):
         for second in players[at + 1 :]:
             i, j = place[first.name], place[second.name]
-            half = z * math.sqrt(max(covariance[i, i] + covariance[j, j] - 2 * covariance[i, j], 0.0))
+            half = half_of(np.eye(len(names))[i] - np.eye(len(names))[j])
             lead = first.score - second.score
             leads.append(Lead(first.name, second.name, lead, lead - half, lead + half))
     return Table(tuple(players), tuple(leads))
@@ -155,14 +160,21 @@ def _information(played: Floats, p: Floats) -> Floats:
     return np.asarray(np.diag(weights.sum(axis=1)) - weights)
 
 
-def _covariance(scores: Floats, wins: Floats, comparisons: Sequence[Comparison], place: dict[str, int]) -> Floats:
+def _halves(
+    scores: Floats, wins: Floats, comparisons: Sequence[Comparison], place: dict[str, int]
+) -> Callable[[Floats], float]:
+    """Half the width of the interval of a sum of scores, as a function of their factors. Shape of these: (players,)."""
     p = 1 / (1 + np.exp(scores[None] - scores[:, None]))
     inverse = np.linalg.pinv(_information(wins + wins.T, p))
     gradients: dict[Hashable, Floats] = {}
     for one in comparisons:
         i, j = place[one.one], place[one.other]
         own = gradients.setdefault(one.cluster, np.zeros(len(scores)))
-        own[i] += one.result - p[i, j]
-        own[j] -= one.result - p[i, j]
-    spread = np.array(list(gradients.values()))
-    return np.asarray(inverse @ (spread.T @ spread) @ inverse)
+        own[i] += one.weight * (one.result - p[i, j])
+        own[j] -= one.weight * (one.result - p[i, j])
+    spread, count = np.array(list(gradients.values())), len(gradients)
+    if count < LEAST_CLUSTERS:
+        return lambda factors: math.inf
+    robust = count / (count - 1) * inverse @ (spread.T @ spread) @ inverse
+    z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+    return lambda factors: z * math.sqrt(max(factors @ robust @ factors, factors @ inverse @ factors, 0.0))

@@ -19,7 +19,7 @@ from contract import feedback
 from contract.assignment import drawn, order_of
 from contract.conversation import Conversation, Turn
 from contract.errors import DamagedError, InputError
-from contract.feedback import Item, ItemId, Reply, Round, Short, Stored, Vote, item_id
+from contract.feedback import JUDGE, Item, ItemId, Reply, Round, Short, Stored, Vote, item_id
 from contract.store import Store, split_uri
 from evals.endpoint import Endpoint
 
@@ -59,7 +59,7 @@ class Steps(Stored):
 
 def annotator(model: str) -> str:
     """The name under which a model votes."""
-    return f"judge:{model}"[:250]
+    return f"{JUDGE}{model}"[:250]
 
 
 def question(prompt: Conversation, replies: Sequence[str], mark: str, principle: str = "") -> list[Turn]:

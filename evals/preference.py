@@ -1,8 +1,8 @@
 """What ballots of a judge show: who wins, also at equal length, and how far the judge can be trusted."""
 
 import math
-from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist, fmean
 
@@ -122,44 +122,6 @@ def fit(term: np.ndarray, scores: np.ndarray, weights: np.ndarray | None = None)
         if np.abs(step).max() < 1e-10:
             break
     return float(found[0]), float(found[1])
-
-
-@dataclass(frozen=True)
-class Kappa:
-    """Cohen's kappa: agreement beyond chance, 1 is full. agreement: the share of equal labels."""
-
-    value: float
-    low: float
-    high: float
-    agreement: float
-    n: int
-
-
-def kappa(first: Sequence[Hashable], second: Sequence[Hashable], confidence: float = CONFIDENCE) -> Kappa:
-    """Cohen's kappa of two judges' labels, with the large-sample interval of Fleiss, Cohen and Everitt 1969, eq. 13.
-
-    If both judges give one and the same label throughout, nothing can be told: NaN. Raises ValueError without labels.
-    """
-    if not first:
-        raise ValueError("without labels nothing is known")
-    n = len(first)
-    cells = Counter(zip(first, second, strict=True))
-    mine, theirs = Counter(first), Counter(second)
-    names = mine.keys() | theirs.keys()
-    agreed = math.fsum(cells[name, name] for name in names) / n
-    chance = math.fsum(mine[name] * theirs[name] for name in names) / n**2
-    if chance >= 1:
-        return Kappa(math.nan, math.nan, math.nan, agreed, n)
-    value = (agreed - chance) / (1 - chance)
-    diagonal = math.fsum(
-        cells[name, name] / n * ((1 - chance) - (mine[name] + theirs[name]) / n * (1 - agreed)) ** 2 for name in names
-    )
-    off = (1 - agreed) ** 2 * math.fsum(
-        count / n * ((mine[b] + theirs[a]) / n) ** 2 for (a, b), count in cells.items() if a != b
-    )
-    variance = (diagonal + off - (agreed * chance - 2 * chance + agreed) ** 2) / (n * (1 - chance) ** 4)
-    half = NormalDist().inv_cdf((1 + confidence) / 2) * math.sqrt(max(variance, 0.0))
-    return Kappa(value, max(-1.0, value - half), min(1.0, value + half), agreed, n)
 
 
 @dataclass(frozen=True)

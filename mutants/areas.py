@@ -67,6 +67,10 @@ ALSO = {
     "contract/settings/training.py": ("tests/contract/test_settings.py", "tests/contract/test_recipe.py"),
     "contract/sources.py": ("tests/contract/test_plan.py",),
     "pipelines/examples/sieve.py": ("tests/pipelines/test_instructions.py", "tests/pipelines/test_preferences.py"),
+    "pipelines/sources/columns.py": (
+        "tests/pipelines/sources/test_layouts.py",
+        "tests/pipelines/sources/test_files.py",
+    ),
     "pipelines/spark/dealing.py": ("tests/pipelines/test_mix.py", "tests/pipelines/test_curate.py"),
     "pipelines/spark/components.py": ("tests/pipelines/test_dedup_fuzzy.py",),
     "pipelines/dedup/repeats.py": ("tests/pipelines/test_dedup_substring.py",),

@@ -13,6 +13,7 @@ from contract.manifest import find
 from contract.plan import Run
 from contract.recipe import StageSettings
 from contract.stages import STAGES
+from pipelines.examples.gold import read_gold
 from pipelines.spark.session import check_setup
 
 
@@ -37,5 +38,7 @@ def check(run: Run) -> None:
             run.check_outside(stage)
             if stage == "sft" and run.recipe.sft.chat_template != OWN_FORMAT:
                 read_template(run.recipe.sft.chat_template)
+            if stage == "sample":
+                read_gold(run.recipe.sample)
             if STAGES[stage].checks:
                 importlib.import_module(f"pipelines.{stage}").check(StageSettings(run.recipe, stage))

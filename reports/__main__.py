@@ -1,10 +1,11 @@
-"""Pages on the runs of a store without Airflow, and the votes of a round for training:
-`python -m reports serve | freeze`.
+"""Pages on the runs of a store without Airflow, a blind comparison of models, and the votes of a round for training:
+`python -m reports serve | compare | freeze`.
 
 The pages are served on this machine alone, to everybody who is logged in there.
 """
 
 import argparse
+import datetime
 import logging
 import os
 import sys
@@ -14,10 +15,11 @@ from pydantic import ValidationError
 
 from contract import deployment, feedback
 from contract.errors import RecipeError, exit_code_of
+from contract.plan import open_run
 from contract.printable import printable
 from contract.settings.feedback import Trust
 from contract.store import Store
-from reports import rating
+from reports import rating, rounds
 
 PORT = 8090
 
@@ -32,15 +34,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     one = parsers.add_parser("freeze", help="write down which votes of a round count, and print that file's URI")
     one.add_argument("--store", required=True)
     one.add_argument("--round", required=True, help="its name: a folder in feedback/ of the store")
+    comparing = parsers.add_parser("compare", help="open a round in which people compare the models of `sample`")
+    comparing.add_argument("--recipe", required=True, help="the URI of a run whose `sample` is done")
     for name, field in Trust.model_fields.items():
         one.add_argument(
             f"--{name.replace('_', '-')}", type=float, default=field.default, help=f"by default {field.default:g}"
         )
     given = parser.parse_args(arguments)
     logging.basicConfig(format="%(message)s", level=logging.INFO)
+    if given.command == "compare":
+        return exit_code_of(lambda: compare(given.recipe))
     if given.command == "freeze":
         return exit_code_of(lambda: freeze(Store(given.store), given.round, vars(given)))
     return exit_code_of(lambda: serve(Store(given.store), given.port, given.deployment))
+
+
+def compare(uri: str) -> None:
+    """Open a round whose votes tell which of the models of the run's `sample` is better, and print its state.
+
+    Nothing is learned from it. A round that is there stays, so the command also says how far it is.
+    """
+    run = open_run(uri)
+    made = rounds.open_round(run, "", datetime.datetime.now(datetime.UTC), "comparison")
+    print(f"{made.name}: {rounds.votes(run.store, made.name)}")
+    print(f"people vote on the page Rate of the run {made.run}; its page Models compared has the result")
 
 
 def freeze(store: Store, name: str, thresholds: Mapping[str, float]) -> None:

@@ -21,9 +21,9 @@ from contract.approval import without_ppo
 from contract.assignment import people_of
 from contract.digest import split_digest
 from contract.errors import InputError
-from contract.feedback import FOLDER, Round
+from contract.feedback import FOLDER, Purpose, Round
 from contract.kinds import Kind
-from contract.manifest import need
+from contract.manifest import File, Manifest, need
 from contract.plan import Run, open_run, vary
 from contract.printable import printable
 from contract.recipe import Recipe
@@ -33,6 +33,7 @@ from contract.settings.training import Rollouts
 from contract.store import Entry, Store
 from contract.tables import read_rows
 from evals import judging
+from pipelines.examples.gold import read_gold
 from reports import rating
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,8 @@ DROPPED = f"{FOLDER}/dropped"
 """A folder of the store: its files of labelled pairs, or of a production log, are learned from with the next round."""
 MOST_BYTES = 1 << 28  # of one of these files, which is read whole
 SETTLED_S = 60.0  # since a file changed last; one that is still being written would be copied half
+LETTER: dict[Purpose, str] = {"preferences": "r", "comparison": "c"}
+"""How the name of a round begins."""
 NAMED = "dropped-"  # how the sources that are made of them begin
 MOST_PROMPTS = 100_000  # that are kept for the rounds to come
 
@@ -61,28 +64,49 @@ class Votes:
         return f"{self.done:,} of {self.items:,} items have their votes, of {self.people:,} people"
 
 
-def open_round(run: Run, dag: str, now: datetime.datetime) -> Round:
+def open_round(run: Run, dag: str, now: datetime.datetime, purpose: Purpose = "preferences") -> Round:
     """The round over the items that the run's `sample` made; it is opened if it is not there.
 
     dag: the DAG whose people may vote. A round that is there stays as it is. Two runs with the same items have a round
-    each, because their recipes may ask for votes in different ways.
+    each, because their recipes may ask for votes in different ways. Raises InputError for a comparison of fewer than
+    two models.
     """
     made = need(run.store, run.task("sample"))
     number, folder = run.recipe.sample.round, _folder(run.uri)
-    name = f"r{number:03d}-{hashlib.sha256(f'{made.fingerprint} {folder}'.encode()).hexdigest()[:12]}"
+    name = f"{LETTER[purpose]}{number:03d}-{hashlib.sha256(f'{made.fingerprint} {folder}'.encode()).hexdigest()[:12]}"
     if run.store.exists(f"{FOLDER}/{name}/round.json"):
         return feedback.read_round(run.store, name)
+    if purpose == "comparison":
+        _check_models(run, made)
     found = Round(
         name=name,
         number=number,
         run=folder,
         opened=now,
-        files=tuple(made.of(Kind.RATED)),
+        files=(*made.of(Kind.RATED), *_gold(run, name)),
         made_by=made.path,
         dag=dag,
+        purpose=purpose,
         rating=run.recipe.feedback.rating,
     )
     return feedback.open_round(run.store, found)
+
+
+def _check_models(run: Run, made: Manifest) -> None:
+    """Raise InputError if all replies that `sample` made are of one model."""
+    rows = (row for file in made.of(Kind.RATED) for row in read_rows(run.store, file, ["replies"]))
+    models = {reply["model"] for row in rows for reply in row["replies"]}
+    if len(models) < 2:
+        raise InputError(
+            f"compare: all replies are of {', '.join(models)}; name two in sample.models, such as [aligned, sft]"
+        )
+
+
+def _gold(run: Run, name: str) -> list[File]:
+    """The gold items of a round as a file in its folder; none if the recipe names no `sample.gold`."""
+    run.check_outside("sample")
+    found = read_gold(run.recipe.sample)
+    return [feedback.write_items(run.store, f"{FOLDER}/{name}/gold.parquet", found)] if found else []
 
 
 def _folder(uri: str) -> str:

@@ -35,7 +35,8 @@ class Trust(Settings):
     """Whose votes are left out. A share is too low if the upper end of its 95 % interval lies below the threshold."""
 
     min_agreement: Fraction = 0.5
-    """With the majority of the others, where both prefer one of two replies. A coin agrees in half of these."""
+    """With the majority of the others, where both prefer one of two replies. A coin agrees in half of these. It must
+    lie below whichever one of the others is disregarded, so of two people neither is left out."""
     min_gold: Fraction = 0.5
     """With the gold items."""
     min_consistency: Fraction = 0.0

@@ -1124,8 +1124,22 @@ class Sample(Settings):
     """The model of the last round, such as `ppo/FINGERPRINT`. The DAG `feedback` sets it."""
     judge: Rewarding | None = None
     """A reward model of the store that votes beside the people, of this run or another: `reward/FINGERPRINT`."""
+    gold: Uri | None = None
+    """A file or folder of comparisons in the shapes that `preferences` reads. Some of them stand among the items of a
+    round and tell who votes against what is known: `feedback.trust.min_gold`."""
+    gold_items: Annotated[int, Field(ge=1, le=1000, strict=True)] = 20
+    """Of `gold` so many are drawn for each round; of more than four replies, four."""
     engine: Engine = Engine()
     seed: Seed = 0
+
+    @model_validator(mode="after")
+    def _fits_a_round(self) -> "Sample":
+        if self.gold and self.prompts + self.gold_items > 5000:
+            raise ValueError("prompts and gold_items should add up to 5000 at most, as many items as a round has")
+        return self
+
+    def outside(self) -> dict[str, str]:
+        return {} if self.gold is None else {"gold": self.gold}
 
     def beside(self) -> dict[str, tuple[str, ...]]:
         return made_by(self.last) | made_by(self.judge)

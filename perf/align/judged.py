@@ -13,8 +13,8 @@ from contract.conversation import Preference
 from contract.examples import Unusable
 from contract.manifest import need
 from contract.plan import Run
+from evals.agreement import Estimate, cohen
 from evals.grading import Score, scored
-from evals.preference import Kappa, kappa
 from perf.align.rewarded import job_of
 from pipelines.examples.comparisons import comparisons, pairs_of
 from pipelines.examples.reading import of_shape
@@ -60,14 +60,14 @@ def margins(made: Run, pairs: Sequence[Preference]) -> list[float]:
     return found
 
 
-def agreement(found: Sequence[float], prompts: Sequence[str], seed: int = 0) -> tuple[Score, Kappa]:
+def agreement(found: Sequence[float], prompts: Sequence[str], seed: int = 0) -> tuple[Score, Estimate]:
     """(The share of pairs of which judge and people take the same reply, a tie as half; kappa). found: the margins."""
     share = scored([(one > 0) + 0.5 * (one == 0) for one in found], prompts)
     drawn = random.Random(seed)
     people = [drawn.choice(("first", "second")) for _ in found]
     other = {"first": "second", "second": "first"}
     judge = ["tie" if one == 0 else said if one > 0 else other[said] for one, said in zip(found, people, strict=True)]
-    return share, kappa(people, judge)
+    return share, cohen([*zip(people, judge, strict=True)])
 
 
 def tell(name: str, made: Run, pairs: Sequence[Preference]) -> None:

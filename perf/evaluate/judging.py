@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from contract.conversation import Turn
+from evals.agreement import cohen
 from evals.judge import Pair, judge_pairs
-from evals.preference import kappa, length_controlled, position_bias, sigmoid, win_rate
+from evals.preference import length_controlled, position_bias, sigmoid, win_rate
 from perf.bars import Bars
 
 PAIRS = 400
@@ -88,17 +89,21 @@ def noisy(truth: np.ndarray, sure: float, labels: int, drawn: np.random.Generato
     return list(map(int, (truth + moved * drawn.integers(1, labels, len(truth))) % labels))
 
 
+def _kappa(one: list[int], other: list[int]) -> float:
+    return cohen([*zip(one, other, strict=True)]).value
+
+
 def kappa_off(count: int = LABELS) -> float:
     """How far kappa is from its closed form, at most, of judges of two and three labels and of rare ones."""
     drawn, worst = np.random.default_rng(16), 0.0
     for sure in NOISE:
         for labels in (2, 3, 5):
             truth = drawn.integers(0, labels, count)
-            found = kappa(noisy(truth, sure[0], labels, drawn), noisy(truth, sure[1], labels, drawn)).value
+            found = _kappa(noisy(truth, sure[0], labels, drawn), noisy(truth, sure[1], labels, drawn))
             worst = max(worst, abs(found - symmetric_kappa(sure, labels)))
         for prevalence in PREVALENCE:
             truth = (drawn.random(count) >= prevalence).astype(int)
-            found = kappa(noisy(truth, sure[0], 2, drawn), noisy(truth, sure[1], 2, drawn)).value
+            found = _kappa(noisy(truth, sure[0], 2, drawn), noisy(truth, sure[1], 2, drawn))
             worst = max(worst, abs(found - binary_kappa(sure, prevalence)))
     return worst
 

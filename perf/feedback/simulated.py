@@ -16,7 +16,8 @@ from contract.store import Store
 
 Floats = npt.NDArray[np.float64]
 FEATURES = 6
-PEOPLE: Mapping[str, tuple[float, int]] = {"careful": (0.3, 1), "usual": (0.8, 1), "hasty": (1.5, 1), "liar": (0.3, -1)}
+People = Mapping[str, tuple[float, int]]
+PEOPLE: People = {"careful": (0.3, 1), "usual": (0.8, 1), "hasty": (1.5, 1), "liar": (0.3, -1)}
 """Name -> (the standard deviation of the noise on a reward, whose own is 1; 1 who tells the truth, or -1 who turns it)."""
 LIAR = "liar"
 NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
@@ -73,19 +74,25 @@ def ranks(rewards: Sequence[float] | Floats, tie: float = 0.0) -> tuple[int, ...
 
 
 def votes(
-    random: np.random.Generator, world: World, items: Sequence[Item], made: Round, each: int, again: float = 0.1
+    random: np.random.Generator,
+    world: World,
+    items: Sequence[Item],
+    made: str,
+    each: int,
+    again: float = 0.1,
+    people: People = PEOPLE,
 ) -> Iterator[Vote]:
-    """Votes of `each` of PEOPLE on every item, in turns; a share of them a second time."""
-    names = list(PEOPLE)
+    """Votes of `each` of the people on every item, in turns; a share of them a second time. made: the round's name."""
+    names = list(people)
     for number, item in enumerate(items):
         rewards = world.reward(np.array([numbers_of(reply.text) for reply in item.replies]))
         for turn in range(each):
             name = names[(number + turn) % len(names)]
-            spread, truth = PEOPLE[name]
+            spread, truth = people[name]
             for showing in range(2 if random.random() < again else 1):
                 seen = truth * rewards + spread * random.standard_normal(len(rewards))
                 yield Vote(
-                    round=made.name,
+                    round=made,
                     item=item.id,
                     annotator=name,
                     showing=showing,

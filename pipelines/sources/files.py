@@ -21,7 +21,7 @@ from contract.errors import InputError, StoreError
 from contract.examples import MAX_LINE_BYTES, Unusable, lines_of
 from contract.schema import Drop
 from contract.store import Entry, Store, explain, split_uri
-from pipelines.sources.layouts import CODE_TEXT, FIELDS
+from pipelines.sources.columns import CODE_TEXT, FIELDS
 
 NAMED = re.compile(r"\.(jsonl|ndjson|json|parquet|txt|text)(\.(gz|zst))?\Z", re.IGNORECASE)
 TEXT = re.compile(r"\.(txt|text)(\.(gz|zst))?\Z", re.IGNORECASE)

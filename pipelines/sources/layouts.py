@@ -16,18 +16,8 @@ import xxhash
 
 from contract.examples import MAX_LINE_BYTES, Unusable, clean
 from contract.schema import Drop
+from pipelines.sources.columns import CODE_PATH, CODE_REPO, CODE_TEXT, DATE, LICENSE, URL
 
-CODE_REPO = ("repo", "repo_name", "repository", "max_stars_repo_name")
-CODE_PATH = ("path", "file_path", "max_stars_repo_path")
-CODE_TEXT = ("content", "code", "text")
-LICENSE = ("license", "licenses", "max_stars_repo_licenses", "detected_licenses")
-URL = ("url", "source_url", "warc-target-uri")
-DATE = ("date", "timestamp", "created", "publication_date", "warc-date")
-FIELDS = frozenset(
-    {*CODE_REPO, *CODE_PATH, *CODE_TEXT, *LICENSE, *URL, *DATE, "title", "language", "lang", "meta", "metadata"}
-    | {"warc_headers", "identification", "uniqueKey", "id", "source", "added"}
-)
-"""Every field that a layout asks for, at the top of a row."""
 LANGUAGE_TAG = re.compile(r"([a-z]{2,3})(?:[-_][A-Za-z0-9_-]{1,20})?", re.IGNORECASE)
 MAX_FIELD_CHARS = 2048  # of a title, URL, licence or path: no table is spoilt by a text in the wrong field
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evals.agreement import Level, cohen, krippendorff
+from perf.evaluate.judging import binary_kappa, noisy
 
 N = None
 FOUR_OBSERVERS = [  # Krippendorff 2011, section D: four observers, twelve units, gaps
@@ -92,6 +93,36 @@ def test_units_of_one_cluster_are_drawn_together() -> None:
     assert apart.high - apart.low < 0.7 * (alone.high - alone.low)
 
 
+@pytest.mark.parametrize("count", [10, 40])
+@pytest.mark.parametrize("level", ["nominal", "ordinal", "interval"])
+def test_full_agreement_has_the_interval_of_a_share(level: Level, count: int) -> None:
+    """Half of the questions have each answer, so that 1 - alpha is twice the share of questions with answers that differ."""
+    low = 1 - 2 * (1 - count / (count + 1.959964**2))  # Wilson's lower end of count of count is count / (count + z^2)
+    units = [[float(at % 2)] * 2 for at in range(count)]
+    found, kappa = krippendorff(units, level), cohen([(one, other) for one, other in units])
+    assert (found.value, found.high, kappa.value, kappa.high) == pytest.approx((1, 1, 1, 1))
+    assert (found.low, kappa.low) == pytest.approx((low, low), abs=1e-6)
+
+
+def test_people_who_never_agree_are_not_surely_so() -> None:
+    high = -1 + 2 * 1.959964**2 / (40 + 1.959964**2)
+    never = [(at % 2, 1 - at % 2) for at in range(40)]
+    kappa, alpha = cohen(never), krippendorff([[*map(float, one)] for one in never], "nominal")
+    assert (kappa.value, kappa.low, kappa.high) == pytest.approx((-1, -1, high), abs=1e-6)
+    assert (alpha.low, alpha.high) == pytest.approx((-1, high), abs=0.03)
+
+
+def test_of_fewer_than_ten_independent_questions_no_interval_is_told() -> None:
+    units = [[1.0, 1.0], [2.0, 2.0], [1.0, 2.0]] * 3
+    pairs = [(one, other) for one, other in units]
+    assert math.isnan(krippendorff(units, "nominal").low)
+    assert math.isnan(cohen(pairs).low)
+    assert not math.isnan(krippendorff(units + units[:1], "nominal").low)
+    assert not math.isnan(cohen(pairs + pairs[:1]).low)
+    assert math.isnan(krippendorff(units * 4, "nominal", [at % 9 for at in range(36)]).low)
+    assert math.isnan(cohen(pairs * 4, independent=9).low)
+
+
 TABLE = {("yes", "yes"): 20, ("yes", "no"): 5, ("no", "yes"): 10, ("no", "no"): 15}
 
 
@@ -123,8 +154,30 @@ def test_the_interval_of_kappa_is_that_of_the_delta_method(counts: list[int]) ->
     variance = (float((p * gradient**2).sum()) - float((p * gradient).sum()) ** 2) / sum(counts)
     found = cohen([(row, column) for at, count in enumerate(counts) for row, column in [divmod(at, 3)] * count])
     assert found.value == pytest.approx(kappa(p))
+    if sum(counts) < 10:
+        assert math.isnan(found.low)
+        return
     assert found.low == pytest.approx(max(-1, kappa(p) - 1.959964 * math.sqrt(variance)), abs=1e-4)
     assert found.high == pytest.approx(min(1, kappa(p) + 1.959964 * math.sqrt(variance)), abs=1e-4)
+
+
+def test_kappa_of_a_published_table() -> None:
+    """Fleiss, Cohen and Everitt 1969, table 1: 53, 5, 2 / 11, 14, 5 / 1, 6, 3 per cent; kappa 0.429, standard error 0.054 of 200."""
+    table = [[53, 5, 2], [11, 14, 5], [1, 6, 3]]
+    found = cohen([(a, b) for a in range(3) for b in range(3) for _ in range(2 * table[a][b])])
+    assert (found.count, found.value) == (200, pytest.approx(0.429, abs=5e-4))
+    assert (found.high - found.value) / 1.959964 == pytest.approx(0.054, abs=6e-4)
+    assert cohen([*zip("abab", "aabb", strict=True)]).value == 0
+
+
+def test_kappas_interval_holds_the_truth_as_often_as_it_says() -> None:
+    random, held = np.random.default_rng(7), 0
+    true = binary_kappa((0.85, 0.8), 0.3)
+    for _ in range(300):
+        truth = (random.random(150) >= 0.3).astype(int)
+        found = cohen([*zip(noisy(truth, 0.85, 2, random), noisy(truth, 0.8, 2, random), strict=True)])
+        held += found.low <= true <= found.high
+    assert 0.91 <= held / 300 <= 0.985
 
 
 def test_kappa_of_nothing_and_of_one_answer_is_not_defined() -> None:

@@ -1,6 +1,7 @@
 """The scores of two models are the closed form, those of many are what the likelihood says, and impossible ones are told."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,7 +22,9 @@ def test_the_lead_of_one_of_two_is_the_logarithm_of_wins_over_losses(wins: int, 
     lead = found.leads[0]
     assert (lead.one == "a") == (wins >= losses)
     assert lead.value == pytest.approx(abs(math.log(wins / losses)), abs=1e-6)
-    assert lead.high - lead.value == pytest.approx(1.959964 * math.sqrt(1 / wins + 1 / losses), rel=1e-4)
+    count = wins + losses
+    half = 1.959964 * math.sqrt((1 / wins + 1 / losses) * count / (count - 1)) if count >= 5 else math.inf
+    assert lead.high - lead.value == pytest.approx(half, rel=1e-4)
     assert lead.share == pytest.approx(max(wins, losses) / (wins + losses))
     assert sum(one.score for one in found.players) == pytest.approx(0, abs=1e-9)
 
@@ -31,6 +34,30 @@ def test_a_tie_is_half_a_win_of_each() -> None:
     assert tied.leads[0].value == pytest.approx(won.leads[0].value)
     assert tied.leads[0].value == pytest.approx(math.log(2))
     assert [(one.name, one.wins, one.comparisons) for one in tied.players] == [("a", 8.0, 12), ("b", 4.0, 12)]
+
+
+def test_one_item_with_many_votes_leads_to_no_interval() -> None:
+    one_item = [Comparison("a", "b", result, "item") for result in [1.0] * 9 + [0.0]]
+    [lead] = bradley_terry(one_item).leads
+    assert (lead.low, lead.value, lead.high) == (-math.inf, pytest.approx(math.log(9)), math.inf)
+    four = [replace(one, cluster=number % 4) for number, one in enumerate(one_item)]
+    assert bradley_terry(four).players[0].low == -math.inf
+    five = [replace(one, cluster=number % 5) for number, one in enumerate(one_item)]
+    assert bradley_terry(five).players[0].low > -math.inf
+
+
+def test_clusters_that_cancel_out_do_not_make_the_interval_narrower_than_the_models_own() -> None:
+    """Of each of 50 items one person prefers one reply and one the other: the clusters' gradients are all zero."""
+    even = [Comparison("a", "b", result, number) for number in range(50) for result in (1.0, 0.0)]
+    [lead] = bradley_terry(even).leads
+    assert (lead.value, lead.high) == pytest.approx((0, 1.959964 * math.sqrt(1 / 50 + 1 / 50)))
+
+
+def test_two_halves_count_as_one() -> None:
+    halves = [Comparison("a", "b", one.result, one.cluster, 0.5) for one in of_two(20, 10, 3) for _ in range(2)]
+    found, whole = bradley_terry(halves), bradley_terry(of_two(20, 10, 3))
+    assert [(one.name, one.wins, one.comparisons) for one in found.players] == [("a", 21.5, 33), ("b", 11.5, 33)]
+    assert [one.high for one in found.leads] == pytest.approx([one.high for one in whole.leads])
 
 
 def test_votes_on_the_same_replies_do_not_count_as_many() -> None:

@@ -1,7 +1,6 @@
 """What ballots show, against closed forms and by simulation."""
 
-import math
-from statistics import NormalDist, fmean
+from statistics import fmean
 
 import numpy as np
 import pytest
@@ -10,7 +9,6 @@ from evals.judge import Ballot, Choice, Pair, judge_pairs
 from evals.preference import (
     by_group,
     fit,
-    kappa,
     length_controlled,
     position_bias,
     self_preference,
@@ -23,7 +21,6 @@ from perf.evaluate.judging import (
     fair,
     kappa_off,
     likes_length,
-    noisy,
     pairs,
     symmetric_kappa,
 )
@@ -101,37 +98,11 @@ def test_groups_have_win_rates_of_their_own() -> None:
     assert {name: one.mean for name, one in found.items()} == {"art": 0.25, "code": 1}
 
 
-def test_kappa_by_hand_and_of_published_tables() -> None:
-    """Fleiss, Cohen and Everitt 1969, table 1: 53, 5, 2 / 11, 14, 5 / 1, 6, 3 per cent; kappa 0.429, standard error 0.054 of 200."""
-    table = [[53, 5, 2], [11, 14, 5], [1, 6, 3]]
-    cells = [(a, b) for a in range(3) for b in range(3) for _ in range(2 * table[a][b])]
-    found = kappa([a for a, _ in cells], [b for _, b in cells])
-    assert (found.n, found.agreement) == (200, pytest.approx(0.70))
-    assert found.value == pytest.approx(0.429, abs=5e-4)
-    assert (found.high - found.value) / NormalDist().inv_cdf(0.975) == pytest.approx(0.054, abs=6e-4)
-    assert kappa("aabb", "aabb").value == 1
-    assert kappa("aabb", "bbaa").value == -1
-    assert kappa("abab", "aabb").value == 0
-    assert math.isnan(kappa("aa", "aa").value)
-    with pytest.raises(ValueError, match="without labels"):
-        kappa([], [])
-
-
 def test_kappa_of_noisy_judges_is_its_closed_form() -> None:
     assert symmetric_kappa((1.0, 1.0), 3) == 1
     assert symmetric_kappa((1 / 3, 1.0), 3) == pytest.approx(0)
     assert binary_kappa((0.9, 0.9), 0.5) == pytest.approx(0.64)
     assert kappa_off(40_000) <= 0.02
-
-
-def test_kappas_interval_holds_the_truth_as_often_as_it_says() -> None:
-    random, held = np.random.default_rng(7), 0
-    true = binary_kappa((0.85, 0.8), 0.3)
-    for _ in range(300):
-        truth = (random.random(150) >= 0.3).astype(int)
-        found = kappa(noisy(truth, 0.85, 2, random), noisy(truth, 0.8, 2, random))
-        held += found.low <= true <= found.high
-    assert 0.91 <= held / 300 <= 0.985
 
 
 def test_a_judge_that_likes_its_own_family_is_found() -> None:

@@ -32,7 +32,7 @@ def test_each_item_gets_its_votes_and_the_liar_turns_the_truth(tmp_path: Path):
     world = World.drawn(random)
     items = make_items(random, world, 100, gold=1.0)
     made = open_round(Store(str(tmp_path)), items, "r")
-    given = list(votes(random, world, items, made, each=3, again=0.2))
+    given = list(votes(random, world, items, made.name, each=3, again=0.2))
     first = [vote for vote in given if vote.showing == 0]
     assert Counter(vote.item for vote in first) == {item.id: 3 for item in items}
     assert 30 < len(given) - len(first) < 90
@@ -61,6 +61,18 @@ def test_a_linear_reward_is_found_from_pairs():
 def test_figures_with_a_closed_form_are_met():
     assert known.closed_form_off() < 1e-6
     assert known.alpha_off(0) < 0.02
+    assert known.alpha_off(0, missing=0.4) < 0.02
+    assert known.definition_off(0) < 1e-9
+    gaps = [[1, 2, None], [1, 1, 1], [2, None, None]]
+    # Two answers of the first unit differ, so D_o is 2 of 5; of all 20 ordered pairs 8 differ.
+    assert known.by_definition(gaps, "nominal") == pytest.approx(1 - (2 / 5) / (8 / 20))
+
+
+def test_the_liar_alone_is_told_apart_in_every_mix(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(known, "MIX_SEEDS", 1)
+    assert known.told_apart() == [True] * len(known.MIXES)
+    monkeypatch.setattr(known, "MIXES", [(known.MIXES[1][0], 2, 0.2, set())])
+    assert known.told_apart() == [False]
 
 
 @pytest.fixture
@@ -70,7 +82,7 @@ def round_of_votes(tmp_path: Path):
     items = make_items(random, world, 3, 0.0)
     store = Store(str(tmp_path))
     made = open_round(store, items, "r", repeated=0)
-    for vote in votes(random, world, items, made, each=1, again=0.0):
+    for vote in votes(random, world, items, made.name, each=1, again=0.0):
         feedback.cast(store, made, vote)
     return made, feedback.ballots(store, made)
 

@@ -1,6 +1,7 @@
 """Replies are cut into words and code without loss, and a person's sheet shows what they rate next."""
 
 import datetime
+import math
 import re
 import time
 from pathlib import Path
@@ -146,7 +147,7 @@ def test_votes_are_judged_and_frozen_without_those_who_are_left_out(store: Store
     assert left_out == found.left_out
     frozen = feedback.read_frozen(store.full(path))[1]
     assert frozen.weights == found.weights
-    assert found.weights["ann"] == pytest.approx(1.7918, abs=1e-4), "ln((11 + 1) / (1 + 1))"
+    assert found.weights["ann"] == pytest.approx(1.9459, abs=1e-4), "ln((11 + 3) / (1 + 1))"
     table, compared, gone = strengths(store, made, Trust())
     assert ([one.name for one in table.players], compared, list(gone)) == (["model-0", "model-1"], 24, ["mal"])
     assert table.leads[0].share == pytest.approx(23 / 24)
@@ -167,4 +168,4 @@ def test_a_vote_that_comes_after_the_measuring_is_not_frozen(
     path, _ = freeze(store, made, Trust())
     assert len(feedback.ballots(store, made).counting) == 2
     _, frozen, votes = feedback.read_frozen(store.full(path))
-    assert (votes, frozen.weights) == ([first], {"ann": 1.0})
+    assert (votes, frozen.weights) == ([first], {"ann": pytest.approx(math.log(3))})

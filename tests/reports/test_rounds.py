@@ -25,18 +25,21 @@ from contract.plan import open_run, vary
 from contract.results import result_of
 from contract.schema import PAIRS
 from contract.settings.examples import Preferences
-from contract.settings.feedback import Feedback
+from contract.settings.feedback import Feedback, Trust
+from evals import annotators
 from pipelines.examples.reading import of_shape, read_pairs
 from pipelines.examples.shapes import PROMPTS as SHAPES
+from pipelines.examples.votes import read_votes
 from reports import rounds
-from reports.rating import closed, rounds_of
+from reports.__main__ import main
+from reports.rating import closed, rounds_of, strengths
 
 NOW = datetime.datetime(2026, 3, 1, 12, tzinfo=datetime.UTC)
 PROMPTS = ("one", "two", "three")
 
 
-def an_item(text):
-    prompt, replies = (Turn("user", text),), (Reply("good", "ppo/b", 0.7), Reply("bad", "ppo/b", 1.0))
+def an_item(text, models=("ppo/b", "ppo/b")):
+    prompt, replies = (Turn("user", text),), (Reply("good", models[0], 0.7), Reply("bad", models[1], 1.0))
     return Item(item_id(prompt, replies), 1, prompt, replies)
 
 
@@ -54,14 +57,14 @@ def sampled(tmp_path, resolve_run):
     (tmp_path / "crawl").mkdir()
     (tmp_path / "crawl" / "a.warc").write_bytes(b"WARC/1.0\r\n")
 
-    def make(overrides=()):
+    def make(overrides=(), **given):
         run = resolve_run(tmp_path / "crawl", {"feedback.rating.people": 2, **dict(overrides)})
-        return finish(run)
+        return finish(run, **given)
 
     return make
 
 
-def finish(run):
+def finish(run, models=("ppo/b", "ppo/b")):
     attempt, sink = Attempt(run, run.task("preferences")), io.BytesIO()
     pairs = [pair(f"{text}?") for text in (*PROMPTS, *PROMPTS)] + [pair("public", "apart")]
     pq.write_table(pa.Table.from_pylist(pairs, PAIRS), sink, write_page_checksum=True)
@@ -72,7 +75,7 @@ def finish(run):
     commit(run, "gate", open=True, accuracy=0.7, low=0.6, high=0.8, threshold=0.55)
     commit(run, "ppo", reward_first=0.0, reward_last=1.0)
     attempt = Attempt(run, run.task("sample"))
-    file = feedback.write_items(run.store, attempt.path("items.parquet"), [an_item(text) for text in PROMPTS])
+    file = feedback.write_items(run.store, attempt.path("items.parquet"), [an_item(text, models) for text in PROMPTS])
     attempt.commit([file], result=result_of("sample").model_construct(round=1, prompts=3, items=3, replies=6))
     return run
 
@@ -108,6 +111,68 @@ def test_another_run_with_the_same_sample_has_a_round_of_its_own(sampled):
     one, two = (rounds.open_round(each, "feedback", NOW) for each in (run, other))
     assert [made.rating.people for made in (one, two)] == [2, 5]
     assert (rounds_of(run), rounds_of(other)) == ([one], [two])
+
+
+def test_a_comparison_of_two_models_is_a_round_of_its_own_from_which_nothing_is_learned(sampled, capsys):
+    run = sampled(models=("ppo/b", "sft/a"))
+    learned = rounds.open_round(run, "feedback", NOW)
+    assert main(["compare", "--recipe", run.uri]) == 0
+    [name] = {one.name for one in rounds_of(run)} - {learned.name}
+    assert name.startswith("c001-")
+    assert capsys.readouterr().out.splitlines()[0] == f"{name}: 0 of 3 items have their votes, of 0 people"
+    made = feedback.read_round(run.store, name)
+    assert (made.purpose, made.run, made.files) == ("comparison", learned.run, learned.files)
+    assert {one.name for one in rounds_of(run)} == {learned.name, name}
+    for item in feedback.items(run.store, made):
+        for person in ("ann", "bob"):
+            vote = Vote(round=name, item=item, annotator=person, showing=0, shown=(0, 1), ranks=(1, 2), when=NOW)
+            feedback.cast(run.store, made, vote)
+    assert main(["compare", "--recipe", run.uri]) == 0
+    assert "3 of 3 items have their votes, of 2 people" in capsys.readouterr().out
+    table, count, _ = strengths(run.store, made, Trust())
+    assert (count, table.why) == (
+        6,
+        "ppo/b was never beaten by the other 1, or never compared with them, so that the scores have no bound. More votes may change that.",
+    )
+    frozen = feedback.freeze(run.store, made, feedback.ballots(run.store, made).counting)
+    settings = Preferences(rounds={"a": {"votes": run.store.full(frozen)}})
+    with pytest.raises(InputError, match="compares models for evaluation"):
+        list(read_votes(settings, Counter()))
+
+
+def test_a_comparison_of_one_model_is_refused(sampled, capsys):
+    run = sampled()
+    assert main(["compare", "--recipe", run.uri]) == 65
+    assert "all replies are of ppo/b; name two in sample.models" in capsys.readouterr().err
+    assert feedback.rounds(run.store) == ([], [])
+
+
+def test_gold_items_of_the_recipe_are_among_the_items_and_leave_out_who_votes_against_them(sampled, tmp_path):
+    pairs = [{"prompt": f"known {at}", "chosen": f"right {at}", "rejected": f"wrong {at}"} for at in range(30)]
+    (tmp_path / "gold.jsonl").write_text("".join(json.dumps(one) + "\n" for one in pairs))
+    run = sampled({"sample.gold": str(tmp_path / "gold.jsonl"), "sample.gold_items": 12})
+    assert "sample.gold" in run.outside, "its content is part of the fingerprint"
+    made = rounds.open_round(run, "feedback", NOW)
+    items = feedback.items(run.store, made)
+    known = [item for item in items.values() if item.gold]
+    assert (len(items), len(known)) == (15, 12)
+    assert rounds.open_round(run, "another", NOW) == made
+    everybody(run, made, ("ann", "eve"))
+    for item in known:
+        turned = tuple(3 - rank for rank in item.gold)
+        for person, ranks in (("ann", item.gold), ("eve", turned)):
+            values = {"round": made.name, "item": item.id, "annotator": person, "ranks": ranks}
+            feedback.cast(run.store, made, Vote(**values, showing=0, shown=(0, 1), when=NOW))
+    assert set(rounds.collect(run, made, "next").left_out) == {"eve"}
+
+
+def test_a_gold_file_that_changed_since_the_run_was_resolved_is_refused(sampled, tmp_path):
+    gold = tmp_path / "gold.jsonl"
+    gold.write_text(json.dumps({"prompt": "a", "chosen": "b", "rejected": "c"}))
+    run = sampled({"sample.gold": str(gold)})
+    gold.write_text(json.dumps({"prompt": "a", "chosen": "c", "rejected": "b"}))
+    with pytest.raises(InputError, match=r"sample\.gold"):
+        rounds.open_round(run, "feedback", NOW)
 
 
 def test_a_round_is_complete_when_each_item_has_all_of_its_votes(sampled):
@@ -205,7 +270,8 @@ def test_every_round_before_is_merged_with_its_weight(sampled):
     assert weights == {"r001": 0.25, "r002": 0.5, "r003": 1.0}
 
 
-def test_who_votes_against_all_others_is_left_out(sampled):
+def test_who_votes_against_all_others_is_left_out(sampled, monkeypatch):
+    monkeypatch.setattr(annotators, "LEAST_COMMON", 3)  # the round has three items
     run = sampled({"feedback.trust.min_agreement": 0.9, "feedback.rating.people": 4})
     made = rounds.open_round(run, "feedback", NOW)
     everybody(run, made, ("ann", "bob", "cat"))

@@ -1,6 +1,7 @@
 """The page "Rate": people compare replies without knowing what wrote them; and what their votes are worth."""
 
 import datetime
+import math
 import shlex
 from typing import Annotated, Any, Literal
 
@@ -13,7 +14,7 @@ from contract.feedback import MOST_REPLIES, Kept, Rank, Round, Score, TakenBack,
 from contract.plan import Run
 from contract.settings.feedback import Trust
 from evals.agreement import Estimate
-from evals.bradley_terry import Table
+from evals.bradley_terry import Lead, Strength, Table
 from reports import rating
 from reports.cockpit.page import Answer, Ask, Asked, Asking, InForm, InQuery, Name, Page
 from reports.cockpit.visitor import Listed, Refused
@@ -329,6 +330,7 @@ def strengths(ask: Ask, dag_id: Name, run_id: Name, wanted: Annotated[Judging, I
         compared=compared,
         left_out=gone,
         chart=scores(table),
+        between=between,
         may_see=True,
     )
 
@@ -351,6 +353,11 @@ def figure(one: Estimate) -> str:
     if one.value != one.value:
         return "-"
     return f"{one.value:.2f}" + (f" ({one.low:.2f} to {one.high:.2f})" if one.low == one.low else "")
+
+
+def between(one: Strength | Lead) -> str:
+    """The interval of a score, or that there is none."""
+    return f"{one.low:.2f} to {one.high:.2f}" if math.isfinite(one.high) else "unknown"
 
 
 def agreement(judged: rating.Judged) -> dict[str, Any]:

@@ -1,9 +1,11 @@
 """The page "Rate": names are hidden, a vote is kept once, whatever is sent, and only those who may vote do."""
 
 import datetime
+import math
 import re
 import socket
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,8 @@ from contract.feedback import Item, Reply, Round, Vote, item_id
 from contract.plan import vary
 from contract.settings.feedback import Rating
 from contract.store import Store
-from reports.cockpit.pages.rate import dense
+from evals.bradley_terry import Strength
+from reports.cockpit.pages.rate import between, dense
 
 NOW = datetime.datetime(2026, 3, 1, 12, tzinfo=datetime.UTC)
 NO_VOTE = f"{'0' * 32}-{'0' * 16}-0.json"
@@ -353,6 +356,12 @@ def test_the_thresholds_are_those_of_the_recipe_unless_others_are_tried(visit, j
     tried = visit.get("/rate/runs/two/quality", min_agreement=0.5).text
     assert '<tr class="gone"><th scope="row">mal</th>' in tried
     assert "--round first --min-seconds 9</code>" in tried
+
+
+def test_an_interval_without_ends_is_unknown():
+    one = Strength("a", 0.5, -math.inf, math.inf, 3.0, 4)
+    assert between(one) == "unknown"
+    assert between(replace(one, low=-0.25, high=1.25)) == "-0.25 to 1.25"
 
 
 def test_ranks_have_no_gaps():
