@@ -12,7 +12,7 @@ from pathlib import Path
 from contract.errors import exit_code_of
 from contract.printable import printable
 from evals.asking import add_asking, asking_of
-from evals.ballots import lines_of, read_pairs, write_ballots
+from evals.ballots import ballot_file, lines_of, read_pairs
 from evals.differences import Difference, compare
 from evals.endpoint import KEY, URL, Endpoint, from_environment
 from evals.grading import grade, report, told
@@ -119,9 +119,9 @@ def _line(one: Difference, confidence: float) -> str:
 
 def _judge(given: argparse.Namespace) -> int:
     endpoint = Endpoint(given.endpoint, given.model) if given.endpoint else from_environment(given.model)
-    made = judge_pairs(read_pairs(given.pairs), endpoint.ask, given.criteria, given.workers)
-    if given.out:
-        write_ballots(given.out, made.ballots)
+    pairs = read_pairs(given.pairs)
+    with ballot_file(given.out) as keep:
+        made = judge_pairs(pairs, endpoint.ask, given.criteria, given.workers, keep)
     print("\n".join(lines_of(made)))
     return EXIT_UNJUDGED if made.unjudged else 0
 

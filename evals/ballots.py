@@ -1,7 +1,8 @@
 """Pairs to judge and ballots as files, and what ballots show as lines of text."""
 
+import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -44,20 +45,30 @@ def read_pairs(path: Path) -> list[Pair]:
     return [*found.values()]
 
 
-def write_ballots(path: Path, ballots: Sequence[Ballot]) -> None:
-    """One line for each pair: both verdicts with their reasons, and the score. Raises InputError if it cannot."""
-    rows = [
-        {
-            **asdict(one.pair),
-            "forward": one.forward,
-            "backward": one.backward,
-            "score": one.score,
-            "reasons": one.reasons,
-        }
-        for one in ballots
-    ]
+@contextlib.contextmanager
+def ballot_file(path: Path | None) -> Iterator[Callable[[Ballot], None]]:
+    """What writes a ballot as one line, at once, so that a run that ends early loses none: both verdicts with their
+    reasons, and the score. Without a path it writes nothing. Raises InputError if it cannot."""
+    if path is None:
+        yield lambda _: None
+        return
+
+    def write(one: Ballot) -> None:
+        verdicts = {"forward": one.forward, "backward": one.backward, "score": one.score, "reasons": one.reasons}
+        with _writing(path):
+            out.write(json.dumps({**asdict(one.pair), **verdicts}) + "\n")
+            out.flush()
+
+    with _writing(path):
+        out = path.open("w")
+    with out:
+        yield write
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
     try:
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        yield
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error}") from None
 

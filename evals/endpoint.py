@@ -18,7 +18,7 @@ from contract.conversation import Turn
 from contract.errors import InputError, SetupError
 from contract.masking import masked
 from contract.printable import printable
-from evals.judge import JudgeDown
+from evals.judge import JudgeDown, Refused
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +29,7 @@ TIMEOUT_S = (10.0, 120.0)  # to connect, and between two pieces of an answer
 ANSWER_S = 300.0  # for a whole answer
 MOST_BYTES = 4 << 20
 TOLD_CHARS = 200  # of an answer that refuses
+REFUSING = frozenset({400, 413, 422})  # this question: too long, for example, or about what the model may not answer
 TRANSIENT = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 
 
@@ -59,7 +60,7 @@ class Endpoint:
         """The model's answer to a conversation, decoded greedily.
 
         What may pass is tried again, after a wait that doubles or that the server names. Raises JudgeDown if that does
-        not help, SetupError if the key is refused, InputError if the request is.
+        not help, Refused if this question is refused, InputError if every one is, SetupError if the key is.
         """
         body = {
             "model": self.model, "temperature": 0, "max_tokens": self.max_tokens,
@@ -93,7 +94,8 @@ class Endpoint:
         if status in TRANSIENT:
             raise _Failed(f"status {status}", wait)
         said = self._told(content.decode("utf-8", "replace"))
-        raise InputError(f"{self.base} refuses the request (status {status}): {said}")
+        kind = Refused if status in REFUSING else InputError
+        raise kind(f"{self.base} refuses the request (status {status}): {said}")
 
     def _told(self, said: str) -> str:
         """The first characters of what a server says, without the key if it repeats it."""

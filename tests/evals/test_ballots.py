@@ -2,14 +2,15 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from contract.errors import InputError
 from evals.__main__ import EXIT_UNJUDGED, main
-from evals.ballots import lines_of, read_pairs, write_ballots
+from evals.ballots import ballot_file, lines_of, read_pairs
 from evals.judge import Ballot, Judging, Pair
-from tests.evals.conftest import Served
+from tests.evals.conftest import Answer, Served
 
 
 def rows(path: Path, *some: object) -> Path:
@@ -49,11 +50,14 @@ def test_ballots_are_told_by_category_and_with_what_is_missing() -> None:
 
 
 def test_verdicts_are_written_with_their_reasons(tmp_path: Path) -> None:
-    write_ballots(tmp_path / "b.jsonl", [Ballot(Pair("a", "p", "o", "t"), "first", "tie", ("x", "y"))])
-    (row,) = map(json.loads, (tmp_path / "b.jsonl").read_text().splitlines())
+    with ballot_file(tmp_path / "b.jsonl") as keep:
+        keep(Ballot(Pair("a", "p", "o", "t"), "first", "tie", ("x", "y")))
+        (row,) = map(json.loads, (tmp_path / "b.jsonl").read_text().splitlines())
     assert (row["id"], row["score"], row["reasons"]) == ("a", 0.75, ["x", "y"])
-    with pytest.raises(InputError, match="cannot be written"):
-        write_ballots(tmp_path / "no" / "b.jsonl", [])
+    with pytest.raises(InputError, match="cannot be written"), ballot_file(tmp_path / "no" / "b.jsonl"):
+        pass
+    with ballot_file(None) as keep:
+        keep(Ballot(Pair("a", "p", "o", "t"), "first", "tie"))
 
 
 def test_the_command_judges_over_http(tmp_path: Path, served: Served, capsys: pytest.CaptureFixture[str]) -> None:
@@ -83,3 +87,28 @@ def test_the_command_judges_over_http(tmp_path: Path, served: Served, capsys: py
         capsys.readouterr().out
         == "3 of 3 pairs were not judged and count nowhere, for example: the judge's answer holds no verdict\n"
     )
+
+
+def test_one_refused_pair_costs_no_other_its_verdict_and_a_refused_key_none_that_is_paid(
+    tmp_path: Path, served: Served, capsys: pytest.CaptureFixture[str]
+) -> None:
+    some = ({"id": at, "prompt": f"p{at}", "ours": "o" * (at == 2), "theirs": "t"} for at in range(4))
+    pairs, out = rows(tmp_path / "p.jsonl", *some), tmp_path / "b.jsonl"
+    given = ["judge", "--pairs", str(pairs), "--endpoint", served.url, "--model", "m", "--out", str(out)]
+
+    def too_long(body: dict[str, Any], number: int) -> str | Answer:
+        return (400, {}, b"context length exceeded") if "p2" in body["messages"][1]["content"] else "[[A]]"
+
+    served.answer = too_long
+    assert main([*given, "--workers", "1"]) == EXIT_UNJUDGED
+    said = capsys.readouterr().out
+    assert said.startswith("1 of 4 pairs were not judged and count nowhere, for example: http")
+    assert "refuses the request (status 400): context length exceeded" in said
+    assert [json.loads(line)["id"] for line in out.read_text().splitlines()] == ["0", "1", "3"]
+    served.asked.clear()
+    served.answer = lambda body, number: "[[A]]" if number <= 2 else (401, {}, b"")
+    assert main([*given, "--workers", "1"]) == 78
+    assert "refuses the key" in capsys.readouterr().err
+    assert [json.loads(line)["id"] for line in out.read_text().splitlines()] == ["0"]
+    served.answer = lambda body, number: (404, {}, b"no such model")
+    assert main(given) == 65, "what refuses every question ends it"
