@@ -3,13 +3,17 @@
 The key comes from the environment, goes into one header to one address, and is in no message, file or log.
 """
 
+import contextlib
 import json
 import logging
 import os
 import random
+import socket
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import urlsplit
 
 import requests
@@ -106,18 +110,18 @@ class Endpoint:
 
         Redirects are not followed, since they would get the key, and no other secret is taken from a .netrc file.
         """
-        end = time.monotonic() + ANSWER_S
-        with requests.post(
-            f"{self.base.rstrip('/')}/chat/completions", json=body, auth=_Bearer(self.key), timeout=TIMEOUT_S,
-            allow_redirects=False, stream=True,
-        ) as answer:  # fmt: skip
+        with (
+            _limited(ANSWER_S) as session,
+            session.post(
+                f"{self.base.rstrip('/')}/chat/completions", json=body, auth=_Bearer(self.key), timeout=TIMEOUT_S,
+                allow_redirects=False, stream=True,
+            ) as answer,
+        ):  # fmt: skip
             content = b""
             for piece in answer.iter_content(1 << 16):
                 content += piece
                 if len(content) > MOST_BYTES:
                     raise OSError(f"its answer has more than {MOST_BYTES:,} bytes")
-                if time.monotonic() > end:
-                    raise OSError(f"its answer took more than {ANSWER_S:.0f} s")
             named = answer.headers.get("Retry-After", "")
             return answer.status_code, float(named) if named.isdigit() and len(named) < 6 else 0.0, content
 
@@ -136,6 +140,68 @@ class _Failed(Exception):
     def __init__(self, why: str, wait: float = 0.0) -> None:
         super().__init__(why)
         self.wait = wait
+
+
+class _Closable(requests.adapters.HTTPAdapter):
+    """Knows its sockets, so that they can be ended while another thread reads from them."""
+
+    def __init__(self) -> None:
+        self._sockets: list[socket.socket] = []
+        super().__init__()
+
+    def get_connection_with_tls_context(self, *given: Any, **named: Any) -> Any:
+        pool: Any = super().get_connection_with_tls_context(*given, **named)
+        make = pool.ConnectionCls
+
+        def made(*given: Any, **named: Any) -> Any:
+            found = make(*given, **named)
+            connect = found.connect
+
+            def connected() -> None:
+                connect()
+                self._sockets.append(found.sock)  # a connection forgets it once the answer's length is not known
+
+            found.connect = connected
+            return found
+
+        pool.ConnectionCls = made
+        return pool
+
+    def end(self) -> None:
+        """End every connection: whoever waits for a byte of it waits no more."""
+        for one in self._sockets:
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+
+
+@contextlib.contextmanager
+def _limited(seconds: float) -> Iterator[requests.Session]:
+    """A session whose connections end after so many seconds, be it in the middle of a header; then it raises OSError.
+
+    The limit that requests has is one between two bytes: a server that sends one now and then is read for ever.
+    """
+    late = threading.Event()
+    adapter = _Closable()
+
+    def end() -> None:
+        late.set()
+        adapter.end()
+
+    clock = threading.Timer(seconds, end)
+    clock.daemon = True
+    clock.start()
+    try:
+        with requests.Session() as session:
+            session.mount("http://", adapter)
+            session.mount("https://", adapter)
+            yield session
+    except (requests.RequestException, OSError):
+        if not late.is_set():
+            raise
+    finally:
+        clock.cancel()
+    if late.is_set():
+        raise OSError(f"its answer took more than {seconds:.0f} s")
 
 
 class _Bearer(requests.auth.AuthBase):

@@ -1,7 +1,10 @@
 """A question to a model over HTTP: what is sent, when it is asked again, and that no key and no flood gets through."""
 
+import contextlib
 import logging
 import socket
+import threading
+import time
 
 import pytest
 
@@ -102,6 +105,32 @@ def test_a_server_that_hangs_is_not_waited_for(
     served.slow_s = 0.3
     with pytest.raises(JudgeDown, match="no answer after 2 tries"):
         Endpoint(served.url, "m", tries=2, sleep=waits.append).ask(TURNS)
+
+
+@pytest.mark.parametrize("first", [b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 200 OK\r\n\r\n"], ids=["headers", "body"])
+def test_a_server_that_sends_a_byte_now_and_then_is_not_waited_for(
+    first: bytes, waits: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoint, "ANSWER_S", 0.4)
+    over = threading.Event()
+
+    def drip(server: socket.socket) -> None:
+        with contextlib.suppress(OSError), server.accept()[0] as caller:
+            caller.recv(1 << 16)
+            caller.sendall(first)
+            while not over.wait(0.02):
+                caller.sendall(b"x")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        dripping = threading.Thread(target=drip, args=(server,), daemon=True)
+        dripping.start()
+        threading.Timer(4, over.set).start()
+        began = time.monotonic()
+        with pytest.raises(JudgeDown, match="its answer took more than 0 s"):
+            Endpoint(f"http://127.0.0.1:{server.getsockname()[1]}", "m", tries=1).ask(TURNS)
+        assert time.monotonic() - began < 2
+        over.set()
+        dripping.join()
 
 
 def test_what_cannot_pass_is_not_tried_again_and_shows_no_key(
