@@ -87,6 +87,7 @@ def launch():
     except BaseException as error:
         tell(error, limit=-3)
         sys.stderr.flush()
+        sys.stdout.flush()
     leave(1)
 
 launch()
@@ -110,7 +111,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a program ended. output: the end of what it printed, with what went wrong."""
+    """How a program ended. output: the last SHOWN_CHARS of what it printed, however it ended, and of what went wrong."""
 
     ending: Ending
     output: str
@@ -238,7 +239,7 @@ def _command(limits: Limits, rules: int) -> Iterator[str]:
         yield from ("--dev-bind", f"/dev/{name}", f"/dev/{name}")
     yield from ("--size", str(limits.scratch), "--tmpfs", SCRATCH, "--chdir", SCRATCH, "--remount-ro", "/")
     yield from ("--setenv", "HOME", SCRATCH, "--setenv", "TMPDIR", SCRATCH, "--setenv", "PYTHONHASHSEED", "0")
-    yield from ("--seccomp", str(rules), "--", str(interpreter), "-I", "-S", "-B", "-c", _launcher(limits))
+    yield from ("--seccomp", str(rules), "--", str(interpreter), "-I", "-S", "-B", "-u", "-c", _launcher(limits))
 
 
 def _launcher(limits: Limits) -> str:

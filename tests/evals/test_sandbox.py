@@ -67,6 +67,17 @@ def test_programs_end_as_they_do(program: str, ending: str, said: str) -> None:
 
 
 @needs_sandbox
+@pytest.mark.parametrize(
+    "end",
+    ["import os; os.kill(os.getpid(), 9)", "import os; os._exit(3)", "import ctypes; ctypes.string_at(0)", "1 / 0"],
+)
+def test_what_was_printed_before_a_sudden_end_is_kept(end: str) -> None:
+    """An escape that is told and then hidden by a crash would look as if it was held."""
+    ended = run(f"print('told')\n{end}", SHORT)
+    assert (ended.ending, "told" in ended.output) == ("failed", True)
+
+
+@needs_sandbox
 def test_the_usual_modules_are_there() -> None:
     names = "bisect collections copy datetime decimal fractions functools hashlib heapq itertools json math operator random re statistics string typing"
     assert run(f"import {', '.join(names.split())}").passed
