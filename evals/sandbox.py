@@ -43,6 +43,7 @@ from contract.confinement import (
 from contract.errors import SetupError
 
 MIB = 1 << 20
+CGROUP = Path("/sys/fs/cgroup")
 SCRATCH = "/scratch"
 REFUSED = {
     "x86_64": {
@@ -111,7 +112,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a program ended. output: the last SHOWN_CHARS of what it printed, however it ended, and of what went wrong."""
+    """How a program ended. output: the last SHOWN_CHARS of what it printed and of what went wrong."""
 
     ending: Ending
     output: str
@@ -134,10 +135,26 @@ def run(program: str, limits: Limits = USUAL) -> Outcome:
 
 
 def run_all(programs: Sequence[str], limits: Limits = USUAL, workers: int | None = None) -> list[Outcome]:
-    """Run programs, as many at a time as there are processors. Raises SetupError as `run`."""
+    """Run programs, by default `at_once(limits)` of them at a time. Raises SetupError as `run`."""
     require()
-    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
+    with ThreadPoolExecutor(workers or at_once(limits)) as pool:
         return [*pool.map(lambda program: _run(program, limits), programs)]
+
+
+def at_once(limits: Limits) -> int:
+    """How many programs run together without taking each other's time or memory, which would change their verdicts.
+
+    One on each processor that this process may use, as long as their memory is there. A container may have less of both
+    than the machine.
+    """
+    cores = len(os.sched_getaffinity(0))
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with contextlib.suppress(OSError, ValueError):  # no such file, or the word max
+        quota, period = map(int, (CGROUP / "cpu.max").read_text().split())
+        cores = min(cores, quota // period)
+    with contextlib.suppress(OSError, ValueError):
+        memory = min(memory, int((CGROUP / "memory.max").read_text()))
+    return max(1, min(cores, memory // (limits.memory + limits.scratch)))
 
 
 def require() -> None:
