@@ -54,6 +54,7 @@ REFUSED = {
         "memfd_create": 319, "personality": 135, "open_by_handle_at": 304, "name_to_handle_at": 303, "swapon": 167,
         "reboot": 169, "settimeofday": 164, "clock_settime": 227, "init_module": 175, "finit_module": 313,
         "kexec_load": 246, "acct": 163, "iopl": 172, "ioperm": 173, "vhangup": 153, "quotactl": 179, "syslog": 103,
+        "socketpair": 53,
     },
     "aarch64": {
         "clone": 220, "socket": 198, "ptrace": 117, "process_vm_readv": 270, "kcmp": 272, "process_vm_writev": 271,
@@ -62,7 +63,7 @@ REFUSED = {
         "request_key": 218, "shmget": 194, "msgget": 186, "semget": 190, "mq_open": 180, "memfd_create": 279,
         "personality": 92, "open_by_handle_at": 265, "name_to_handle_at": 264, "swapon": 224, "reboot": 142,
         "settimeofday": 170, "clock_settime": 112, "init_module": 105, "finit_module": 273, "kexec_load": 104,
-        "acct": 89, "vhangup": 58, "quotactl": 60, "syslog": 116,
+        "acct": 89, "vhangup": 58, "quotactl": 60, "syslog": 116, "socketpair": 199,
     },
 }  # fmt: skip
 SAME_EVERYWHERE = {
