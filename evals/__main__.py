@@ -3,6 +3,7 @@
 """
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import sys
@@ -50,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     one = parsers.add_parser("compare", help="paired tests of two result sets; exit code 3 if an ability is worse")
     one.add_argument("first", type=Path)
     one.add_argument("second", type=Path)
-    one.add_argument("--confidence", type=float, default=0.95)
+    one.add_argument("--confidence", type=_confidence, default=0.95)
     one.add_argument("--json", action="store_true", help="print the differences as JSON")
     one = parsers.add_parser("judge", help="a model compares two replies to each prompt, in both orders")
     one.add_argument(
@@ -64,6 +65,14 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--workers", type=int, default=4, help="pairs that are judged at a time")
     one.add_argument("--out", type=Path, help="write every verdict with its reasons, as JSONL")
     return parser
+
+
+def _confidence(said: str) -> float:
+    """A share, not per cent: at 95 no p-value is below 1 - 95, and every drop would pass."""
+    with contextlib.suppress(ValueError):
+        if 0.5 <= (value := float(said)) < 1:
+            return value
+    raise argparse.ArgumentTypeError(f"{said}: give a share from 0.5 to below 1, such as 0.95")
 
 
 def _tasks(given: argparse.Namespace) -> None:
