@@ -8,7 +8,7 @@ verdict, leaves a pair unjudged: it is reported and never counted.
 import re
 import secrets
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal, TypeVar
@@ -43,7 +43,10 @@ class Refused(InputError):
 
 @dataclass(frozen=True)
 class Pair:
-    """Two replies to one prompt: ours is the one whose win rate is asked for."""
+    """Two replies to one prompt: ours is the one whose win rate is asked for.
+
+    others: the score from 0 to 1 that people or other judges give ours; None where they gave none.
+    """
 
     id: str
     prompt: str
@@ -51,6 +54,7 @@ class Pair:
     theirs: str
     category: str = ""
     difficulty: str = ""
+    others: float | None = None
 
 
 @dataclass(frozen=True)
@@ -83,11 +87,16 @@ class Judging:
 
     def told(self) -> str:
         """How many were judged, in one sentence."""
-        total = len(self.ballots) + len(self.unjudged)
-        if not self.unjudged:
-            return f"all {total:,} pairs were judged"
-        why = next(iter(self.unjudged.values()))
-        return f"{len(self.unjudged):,} of {total:,} pairs were not judged and count nowhere, for example: {why}"
+        return counted(len(self.ballots), self.unjudged, "pairs")
+
+
+def counted(judged: int, unjudged: Mapping[str, str], what: str) -> str:
+    """How many pairs or replies were judged, and why the first of the others was not."""
+    total = judged + len(unjudged)
+    if not unjudged:
+        return f"all {total:,} {what} were judged"
+    why = next(iter(unjudged.values()))
+    return f"{len(unjudged):,} of {total:,} {what} were not judged and count nowhere, for example: {why}"
 
 
 def ask_pair(prompt: str, first: str, second: str, criteria: str = CRITERIA) -> tuple[Turn, ...]:
@@ -190,13 +199,11 @@ def _judged(pair: Pair, ask: Ask, criteria: str) -> Ballot | str:
 
 @dataclass(frozen=True)
 class Rating:
-    """A reply with its points from 1 to 10, and the judge's reasons."""
+    """A pair whose reply of ours got points from 1 to 10, and the judge's reasons."""
 
-    id: str
+    pair: Pair
     points: float
     reasons: str
-    category: str = ""
-    difficulty: str = ""
 
 
 def rate(
@@ -213,7 +220,7 @@ def rate(
         points = parse_rating(answer)
         if points is None:
             return f"the judge's answer holds no points from 1 to {MOST_POINTS}"
-        return Rating(pair.id, points, answer[-MOST_CHARS:], pair.category, pair.difficulty)
+        return Rating(pair, points, answer[-MOST_CHARS:])
 
     found = _each(pairs, rated, workers, keep)
     unrated = {pair.id: one for pair, one in zip(pairs, found, strict=True) if isinstance(one, str)}

@@ -134,5 +134,5 @@ def test_replies_are_rated() -> None:
     ratings, unrated = rate(
         pairs, lambda turns: answers[turns[1].text.partition("reply ")[2].partition("\n")[2][6:7] or "a"], workers=1
     )
-    assert [(one.id, one.points, one.category) for one in ratings] == [("a", 8, "maths")]
+    assert [(one.pair, one.points, one.reasons) for one in ratings] == [(pairs[0], 8, "good [[8]]")]
     assert unrated == {"b": "the judge's answer holds no points from 1 to 10"}
