@@ -91,8 +91,8 @@ class Kept:
         return self.principles[item.id]
 
 
-def read(store: Store, made: Manifest) -> Kept | None:
-    """The judge whose answers a result of `sample` lists; None if no model of ours judged there."""
+def read(store: Store, made: Manifest) -> Kept:
+    """The judge whose answers a result of `sample` lists. Raises InputError if no chat model judged there."""
     answers: dict[Conversation, str] = {}
     principles: dict[str, str] = {}
     model = ""
@@ -102,7 +102,9 @@ def read(store: Store, made: Manifest) -> Kept | None:
             answers[tuple(Turn(**turn) for turn in row["prompt"])] = row["answer"]
             if row["step"] == "critique":
                 principles[row["item"]] = row["principle"]
-    return Kept(Judge(model, by(answers, store.full(made.path))), principles) if model else None
+    if not model:
+        raise InputError(f"{store.full(made.path)}: lists no answers of a judge; delete it and run sample again")
+    return Kept(Judge(model, by(answers, store.full(made.path))), principles)
 
 
 def by(answers: dict[Conversation, str], where: str) -> AskAll:

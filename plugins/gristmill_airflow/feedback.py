@@ -21,7 +21,6 @@ from airflow.timetables.trigger import CronTriggerTimetable
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from contract.errors import GristmillError, RecipeError, StoreError
-from contract.feedback import Item, Round
 from contract.manifest import need
 from contract.plan import open_run
 from contract.printable import printable
@@ -33,6 +32,7 @@ from gristmill_airflow.result import SUMMARY
 from gristmill_airflow.stage import RUN, hide, reported
 
 if TYPE_CHECKING:
+    from contract.feedback import Item, Round
     from evals.judging import Judge
 
 log = logging.getLogger(__name__)
@@ -192,7 +192,8 @@ def compare(recipe: str) -> int:
         if own.judge and not own.chats:
             new = judging.vote_by_rewards(run.store, made, own.judge, now)
             log.info("round %s: %d new votes of %s", made.name, new, judging.annotator(own.judge))
-        if own.chats and (found := kept.read(run.store, need(run.store, run.task("sample")))):
+        if own.chats:
+            found = kept.read(run.store, need(run.store, run.task("sample")))
             new += _judge(run.store, made, found.judge, found.principle if own.principles else None)
         if endpoint:
             mask_secret(endpoint.key)
@@ -202,7 +203,7 @@ def compare(recipe: str) -> int:
     return new
 
 
-def _judge(store: Store, made: Round, judge: "Judge", principle: Callable[[Item], str] | None) -> int:
+def _judge(store: Store, made: "Round", judge: "Judge", principle: "Callable[[Item], str] | None") -> int:
     """Have a judge vote in a round and, with principles, make the round of its choices; the number of new votes."""
     from evals import judging
 

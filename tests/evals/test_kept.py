@@ -92,7 +92,6 @@ def test_votes_and_steps_of_the_rows_are_those_of_the_model_itself(made: tuple[S
     file = kept.write(store, "sample/judged.parquet", MODEL, rows)
     assert (file.kind, file.rows) == (Kind.JUDGED, 6 + 6 + 4)
     found = kept.read(store, manifest_of(file))
-    assert found is not None
     assert found.judge.model == MODEL
     assert [found.principle(item) for item in ITEMS] == [principle_of(item, RULES) for item in ITEMS]
 
@@ -115,15 +114,15 @@ def test_votes_and_steps_of_the_rows_are_those_of_the_model_itself(made: tuple[S
     assert [vote.ranks for vote in feedback.ballots(store, beside.round).counting] == [(2, 1)] * 4
 
 
-def test_a_sample_without_such_a_judge_has_no_rows(made: tuple[Store, Round]) -> None:
+def test_a_sample_without_such_a_judge_is_refused(made: tuple[Store, Round]) -> None:
     store, one = made
-    assert kept.read(store, manifest_of(*one.files)) is None
+    with pytest.raises(InputError, match=r"sample/manifest\.json: lists no answers of a judge"):
+        kept.read(store, manifest_of(*one.files))
 
 
 def test_a_question_that_was_never_asked_is_told_and_not_guessed(made: tuple[Store, Round]) -> None:
     store, one = made
     rows = kept.ask_everything(Judge(MODEL, ask), ITEMS[:2])
     found = kept.read(store, manifest_of(kept.write(store, "sample/judged.parquet", MODEL, rows)))
-    assert found is not None
     with pytest.raises(InputError, match=r"sample/manifest\.json: its judge was asked other questions"):
         judge_round(store, one, found.judge, lambda: NOW)
