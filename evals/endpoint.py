@@ -12,6 +12,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 
 URL, KEY = "GRISTMILL_JUDGE_URL", "GRISTMILL_JUDGE_KEY"
 TRIES = 5
+AT_ONCE = 8  # questions of `ask_all`
 FIRST_WAIT_S, MOST_WAIT_S = 1.0, 60.0
 TIMEOUT_S = (10.0, 120.0)  # to connect, and between two pieces of an answer
 ANSWER_S = 300.0  # for a whole answer
@@ -81,6 +83,30 @@ class Endpoint:
             except _Failed as error:
                 failed = error
         raise JudgeDown(f"{self.base}: no answer after {self.tries} tries, the last: {failed}")
+
+    def ask_all(self, prompts: Sequence[Sequence[Turn]]) -> Iterator[tuple[int, str]]:
+        """The number of each conversation with its answer, as they come; AT_ONCE are asked at a time.
+
+        After an error nothing more is asked. What is answered by then still comes, and then the error is raised.
+        """
+        failed: BaseException | None = None
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            waiting = {pool.submit(self.ask, turns): number for number, turns in enumerate(prompts)}
+            try:
+                for done in as_completed(waiting):
+                    if done.cancelled():
+                        continue
+                    if error := done.exception():
+                        failed = failed or error
+                        for one in waiting:
+                            one.cancel()
+                    else:
+                        yield waiting[done], done.result()
+            finally:
+                for one in waiting:
+                    one.cancel()
+        if failed:
+            raise failed
 
     def _answer(self, body: object) -> str:
         """One try. Raises _Failed for what may pass."""

@@ -45,7 +45,8 @@ class Trust(Settings):
 
 
 class Judged(Settings):
-    """A model that compares replies beside people. Its address and key are in the environment: docs/feedback.md."""
+    """A model behind an endpoint that compares replies beside people. Its address and key are in the environment:
+    docs/feedback.md. `sample.judge` names a model of the store."""
 
     model: Annotated[Text, Field(min_length=1, max_length=200)] | None = None
     """As its endpoint names it. If unset, only people compare."""

@@ -89,6 +89,28 @@ def test_a_judge_that_is_down_is_reported_and_not_counted(
     assert made.unjudged["a"].endswith("no answer after 5 tries, the last: status 500")
 
 
+def test_many_are_asked_at_once_and_each_answer_has_its_number(served: Served, model: Endpoint) -> None:
+    served.slow_s = 0.1
+    served.answer = lambda body, number: body["messages"][0]["content"].upper()
+    began = time.monotonic()
+    found = dict(model.ask_all([(Turn("user", f"q{number}"),) for number in range(16)]))
+    assert found == {number: f"Q{number}" for number in range(16)}
+    assert time.monotonic() - began < 1.2, "eight at a time"
+    assert dict(model.ask_all([])) == {}
+
+
+def test_after_an_error_what_was_answered_still_comes_and_nothing_more_is_asked(
+    served: Served, model: Endpoint
+) -> None:
+    served.slow_s = 0.02
+    served.answer = lambda body, number: (400, {}, b"no credit") if number == 3 else f"{number}"
+    found = []
+    with pytest.raises(InputError, match="no credit"):
+        found.extend(text for _, text in model.ask_all([TURNS] * 200))
+    assert {"1", "2"} <= {*found}
+    assert len(found) == len(served.asked) - 1 < 150
+
+
 def test_a_port_where_nobody_listens_is_a_judge_that_is_down(waits: list[float]) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
