@@ -23,13 +23,15 @@ from contract.conversation import Turn
 from contract.errors import InputError, SetupError
 from contract.masking import masked
 from contract.printable import printable
-from evals.judge import JudgeDown, Refused
+from evals.judge import CutOff, JudgeDown, Refused, Unanswered
 
 log = logging.getLogger(__name__)
 
 URL, KEY = "GRISTMILL_JUDGE_URL", "GRISTMILL_JUDGE_KEY"
 TRIES = 5
+MAX_TOKENS = 1024  # of an answer
 AT_ONCE = 8  # questions of `ask_all`
+REFUSED_IN_A_ROW = 3 * AT_ONCE  # so many are no matter of the questions: the account has no credit, for example
 FIRST_WAIT_S, MOST_WAIT_S = 1.0, 60.0
 TIMEOUT_S = (10.0, 120.0)  # to connect, and between two pieces of an answer
 ANSWER_S = 300.0  # for a whole answer
@@ -52,7 +54,7 @@ class Endpoint:
 
     base: str
     model: str
-    max_tokens: int = 1024
+    max_tokens: int = MAX_TOKENS
     tries: int = TRIES
     key: str = field(default_factory=_key, repr=False)
     sleep: Callable[[float], None] = field(default=time.sleep, repr=False, compare=False)
@@ -63,7 +65,7 @@ class Endpoint:
             raise InputError(f"{masked(self.base)}: is no endpoint; give a URL such as https://api.example.com/v1")
 
     def ask(self, turns: Sequence[Turn]) -> str:
-        """The model's answer to a conversation, decoded greedily.
+        """The model's answer to a conversation, decoded greedily; a CutOff if it ended at the limit of tokens.
 
         What may pass is tried again, after a wait that doubles or that the server names. Raises JudgeDown if that does
         not help, Refused if this question is refused, InputError if every one is, SetupError if the key is.
@@ -87,26 +89,36 @@ class Endpoint:
     def ask_all(self, prompts: Sequence[Sequence[Turn]]) -> Iterator[tuple[int, str]]:
         """The number of each conversation with its answer, as they come; AT_ONCE are asked at a time.
 
-        After an error nothing more is asked. What is answered by then still comes, and then the error is raised.
+        A question that is refused has an Unanswered, unless all are refused, or REFUSED_IN_A_ROW. This and any other
+        error is raised, and nothing more is asked; but first comes what is answered by then.
         """
         failed: BaseException | None = None
+        refused: dict[int, Refused] = {}
+        answered, in_a_row = 0, 0
         with ThreadPoolExecutor(AT_ONCE) as pool:
             waiting = {pool.submit(self.ask, turns): number for number, turns in enumerate(prompts)}
             try:
                 for done in as_completed(waiting):
                     if done.cancelled():
                         continue
-                    if error := done.exception():
+                    error = done.exception()
+                    if isinstance(error, Refused) and (in_a_row := in_a_row + 1) < REFUSED_IN_A_ROW:
+                        refused[waiting[done]] = error
+                    elif error:
                         failed = failed or error
                         for one in waiting:
                             one.cancel()
                     else:
+                        answered, in_a_row = answered + 1, 0
                         yield waiting[done], done.result()
             finally:
                 for one in waiting:
                     one.cancel()
+        if refused and not answered:
+            failed = failed or next(iter(refused.values()))
         if failed:
             raise failed
+        yield from ((number, Unanswered(error)) for number, error in sorted(refused.items()))
 
     def _answer(self, body: object) -> str:
         """One try. Raises _Failed for what may pass."""
@@ -119,6 +131,8 @@ class Endpoint:
                 return _text(content)
             except (ValueError, KeyError, IndexError, TypeError, RecursionError):
                 raise _Failed("its answer is no chat completion") from None
+            except Refused as error:
+                raise Refused(f"{self.base}: {self._told(str(error))}") from None
         if status in (401, 403):
             raise SetupError(f"{self.base} refuses the key (status {status}); set {KEY} in the environment")
         if status in TRANSIENT:
@@ -152,12 +166,12 @@ class Endpoint:
             return answer.status_code, float(named) if named.isdigit() and len(named) < 6 else 0.0, content
 
 
-def from_environment(model: str) -> Endpoint:
+def from_environment(model: str, max_tokens: int = MAX_TOKENS) -> Endpoint:
     """The endpoint whose address the environment names. Raises SetupError if it names none."""
     base = os.environ.get(URL, "").strip()
     if not base:
         raise SetupError(f"the judge {model}: {URL} names no address, such as https://host/v1; set it, and its {KEY}")
-    return Endpoint(base, model)
+    return Endpoint(base, model, max_tokens)
 
 
 class _Failed(Exception):
@@ -243,7 +257,11 @@ class _Bearer(requests.auth.AuthBase):
 
 
 def _text(content: bytes) -> str:
-    text = json.loads(content)["choices"][0]["message"]["content"]
+    choice = json.loads(content)["choices"][0]
+    text, why = choice["message"]["content"], choice.get("finish_reason")
+    if text is None:
+        raise Refused(f"its answer has no text: {why}")
     if not isinstance(text, str):
         raise TypeError("its content is no text")
-    return text
+    text = text.encode("utf-8", "replace").decode()  # JSON may name half a character, which no file can hold
+    return CutOff(text) if why == "length" else text

@@ -41,6 +41,18 @@ class Refused(InputError):
     """The judge answers, but not this question: it is too long for it, for example. Others it may answer."""
 
 
+class CutOff(str):
+    """An answer that ended at the limit of tokens, not where the judge would have ended it."""
+
+    __slots__ = ()
+
+
+class Unanswered(str):
+    """Stands in place of an answer and says why there is none."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True)
 class Pair:
     """Two replies to one prompt: ours is the one whose win rate is asked for.

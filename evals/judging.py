@@ -21,6 +21,7 @@ from contract.conversation import Conversation, Turn
 from contract.errors import DamagedError, InputError
 from contract.feedback import Item, ItemId, Reply, Round, Short, Stored, Vote, item_id
 from contract.store import Store, split_uri
+from evals.judge import CutOff, Unanswered
 
 AT_ONCE = 64  # replies that are revised together: if the task is killed, it asks again for those that are not kept
 MOST_CHARS = 20_000  # of one text in a question
@@ -238,15 +239,20 @@ def revisions(
 ) -> Iterator[Revision]:
     """A critique of the first reply of each item by a principle, and its revision, in any order.
 
+    A revision that was cut off is empty: nobody should learn to end in the middle.
+
     at_once: so many replies are criticised before the first of them is revised.
     """
     for start in range(0, len(items), at_once):
         some = items[start : start + at_once]
         asked = [_asked_to_revise(CRITIQUE, item, principle(item)) for item in some]
-        critiques = {number: answer[:MOST_CHARS] for number, answer in ask(asked)}
+        critiques = {
+            number: "" if isinstance(answer, Unanswered) else answer[:MOST_CHARS] for number, answer in ask(asked)
+        }
         anew = [_asked_to_revise(REVISION, item, principle(item), critiques[at]) for at, item in enumerate(some)]
         for at, text in ask(anew):
-            revision = text[:MOST_CHARS].strip()
+            whole = not isinstance(text, CutOff | Unanswered) and len(text) <= MOST_CHARS
+            revision = text.strip() if whole else ""
             yield Revision(some[at], principle(some[at]), asked[at], critiques[at], anew[at], revision)
 
 

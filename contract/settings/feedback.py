@@ -54,6 +54,9 @@ class Judged(Settings):
     """A file of principles, one a line. The model then also criticises a reply to each prompt by one of them, revises
     it, and chooses between the two."""
 
+    max_tokens: Annotated[int, Field(ge=16, le=65536, strict=True)] = 1024
+    """Of an answer. A revision that is longer is cut off, and nothing is learned from it."""
+
     @model_validator(mode="after")
     def _has_a_model(self) -> "Judged":
         if self.principles and not self.model:

@@ -1,10 +1,12 @@
 """A question to a model over HTTP: what is sent, when it is asked again, and that no key and no flood gets through."""
 
 import contextlib
+import json
 import logging
 import socket
 import threading
 import time
+from typing import Any
 
 import pytest
 
@@ -12,8 +14,8 @@ from contract.conversation import Turn
 from contract.errors import InputError, SetupError
 from evals import endpoint
 from evals.endpoint import KEY, URL, Endpoint, from_environment
-from evals.judge import JudgeDown, Pair, judge_pairs
-from tests.evals.conftest import Answer, Served, completion
+from evals.judge import CutOff, JudgeDown, Pair, Refused, Unanswered, judge_pairs
+from tests.evals.conftest import Answer, Served
 
 TURNS = (Turn("system", "Judge."), Turn("user", "A or B?"))
 SECRET = "sk-never-shown-1234567890"
@@ -55,7 +57,7 @@ def test_what_may_pass_is_tried_again_after_longer_and_longer_waits(
     answers: list[Answer | str] = [
         (503, {}, b"busy"),
         (200, {}, b"<html>"),
-        (200, {}, completion("x").replace(b'"x"', b"null")),
+        (200, {}, b"{}"),
         (429, {"Retry-After": "30"}, b""),
         "[[B]]",
     ]
@@ -103,12 +105,52 @@ def test_after_an_error_what_was_answered_still_comes_and_nothing_more_is_asked(
     served: Served, model: Endpoint
 ) -> None:
     served.slow_s = 0.02
-    served.answer = lambda body, number: (400, {}, b"no credit") if number == 3 else f"{number}"
+    served.answer = lambda body, number: (402, {}, b"no credit") if number == 3 else f"{number}"
     found = []
     with pytest.raises(InputError, match="no credit"):
         found.extend(text for _, text in model.ask_all([TURNS] * 200))
     assert {"1", "2"} <= {*found}
     assert len(found) == len(served.asked) - 1 < 150
+
+
+def test_a_question_that_is_refused_costs_no_other_its_answer(served: Served, model: Endpoint) -> None:
+    asked = [(Turn("user", f"q{number}"),) for number in range(40)]
+
+    def some(body: dict[str, Any], number: int) -> str | Answer:
+        return (413, {}, b"too long") if body["messages"][0]["content"] in ("q0", "q7") else "fine"
+
+    served.answer = some
+    found = dict(model.ask_all(asked))
+    assert [number for number, answer in found.items() if isinstance(answer, Unanswered)] == [0, 7]
+    assert found[7].endswith("refuses the request (status 413): too long")
+    assert {found[number] for number in range(40) if number not in (0, 7)} == {"fine"}
+    served.answer = lambda body, number: (400, {}, b"no credit")
+    with pytest.raises(Refused, match="no credit"):
+        dict(model.ask_all(asked[:2]))
+    served.asked.clear()
+    served.answer = lambda body, number: "fine" if number <= 5 else (400, {}, b"no credit")
+    found = {}
+    with pytest.raises(Refused, match="no credit"):
+        found.update(model.ask_all(asked * 5))
+    assert {*found.values()} == {"fine"}, "many in a row are no matter of the questions"
+    assert len(served.asked) < 60
+
+
+def test_an_answer_says_whether_it_is_whole(served: Served, model: Endpoint) -> None:
+    def ended(content: object, why: str) -> Answer:
+        return 200, {}, json.dumps({"choices": [{"message": {"content": content}, "finish_reason": why}]}).encode()
+
+    served.answer = lambda body, number: ended("a whole text", "stop")
+    assert not isinstance(model.ask(TURNS), CutOff)
+    served.answer = lambda body, number: ended("a text that br", "length")
+    assert isinstance(model.ask(TURNS), CutOff)
+    served.answer = lambda body, number: ended("bad \ud800 text", "stop")
+    assert model.ask(TURNS) == "bad ? text"
+    served.asked.clear()
+    served.answer = lambda body, number: ended(None, "content_filter")
+    with pytest.raises(Refused, match="its answer has no text: content_filter"):
+        model.ask(TURNS)
+    assert len(served.asked) == 1
 
 
 def test_a_port_where_nobody_listens_is_a_judge_that_is_down(waits: list[float]) -> None:
@@ -178,7 +220,7 @@ def test_a_redirect_gets_no_key(served: Served, model: Endpoint) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"no json", b"{}", b'{"choices": []}', b'{"choices": [{"message": {"content": null}}]}', b"[" * 100_000]
+    "data", [b"no json", b"{}", b'{"choices": []}', b'{"choices": [{"message": {"content": 7}}]}', b"[" * 100_000]
 )
 def test_what_is_no_answer_is_none(served: Served, waits: list[float], data: bytes) -> None:
     served.answer = lambda body, number: (200, {}, data)
@@ -205,4 +247,5 @@ def test_the_address_and_the_key_come_from_the_environment(waits: list[float], m
         from_environment("m")
     monkeypatch.setenv(URL, " https://host/v1\n")
     found = from_environment("m")
-    assert (found.base, found.model, found.key) == ("https://host/v1", "m", SECRET)
+    assert (found.base, found.model, found.key, found.max_tokens) == ("https://host/v1", "m", SECRET, 1024)
+    assert from_environment("m", 4096).max_tokens == 4096

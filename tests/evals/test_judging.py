@@ -1,6 +1,7 @@
 """A model as an annotator: rankings are read with care, votes are kept once, and every step of a revision stays."""
 
 import datetime
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from evals import judging
 from evals.endpoint import Endpoint
 from evals.judge import JudgeDown
 from evals.judging import Counted, Judge, constitution, judge_round, principle_of, question, ranks_of, read_principles
-from tests.evals.conftest import Served
+from tests.evals.conftest import Answer, Served
 
 NOW = datetime.datetime(2026, 3, 1, 12, tzinfo=datetime.UTC)
 RULES = ["Be kind.", "Be true."]
@@ -110,7 +111,7 @@ def test_the_judge_votes_twice_in_opposite_orders_and_is_right_both_times(
 def test_a_judge_that_was_stopped_goes_on_where_it_was(made: tuple[Store, Round], judge: Judge, served: Served) -> None:
     store, one = made
     whole = served.answer
-    served.answer = lambda body, number: whole(body, number) if number <= 2 else (400, {}, b"no credit")
+    served.answer = lambda body, number: whole(body, number) if number <= 2 else (402, {}, b"no credit")
     with pytest.raises(InputError, match="no credit"):
         judge_round(store, one, judge, lambda: NOW)
     kept = len(feedback.ballots(store, one).votes)
@@ -118,6 +119,43 @@ def test_a_judge_that_was_stopped_goes_on_where_it_was(made: tuple[Store, Round]
     served.answer = whole
     assert judge_round(store, one, judge, lambda: NOW) == Counted(2, 0)
     assert judge_round(store, one, judge, lambda: NOW) == Counted(0, 0)
+
+
+def test_an_item_that_the_judge_refuses_is_a_skip_that_says_why(
+    made: tuple[Store, Round], judge: Judge, served: Served
+) -> None:
+    store, one = made
+    whole = served.answer
+
+    def refusing(body: dict[str, Any], number: int) -> str | Answer:
+        return (400, {}, b"too long") if "worse" in body["messages"][1]["content"] else whole(body, number)
+
+    served.answer = refusing
+    assert judge_round(store, one, judge, lambda: NOW) == Counted(4, 2)
+    votes = feedback.by_item(feedback.ballots(store, one).votes)
+    assert [vote.ranks for vote in votes[ITEMS[0].id]] == [(1, 2)] * 2
+    assert [vote.skipped for vote in votes[ITEMS[1].id]] == [True] * 2
+    assert all(vote.comment.endswith("(status 400): too long") for vote in votes[ITEMS[1].id])
+    assert judge_round(store, one, judge, lambda: NOW) == Counted(0, 0)
+
+
+def test_a_revision_that_was_cut_off_is_none(made: tuple[Store, Round], judge: Judge, served: Served) -> None:
+    store, one = made
+    whole = served.answer
+
+    def cut(body: dict[str, Any], number: int) -> str | Answer:
+        system, texts = body["messages"][0]["content"], body["messages"][1]["content"]
+        if not system.startswith("Write the reply anew") or "worse" in texts or "\ntwo\n" not in texts:
+            return whole(body, number)
+        choice = {"message": {"content": "a better reply that br"}, "finish_reason": "length"}
+        return 200, {}, json.dumps({"choices": [choice]}).encode()
+
+    served.answer = cut
+    found = constitution(store, one, judge, principle, lambda: NOW)
+    assert found.round is not None
+    assert found.unchanged == 1
+    [pair] = feedback.items(store, found.round).values()
+    assert [reply.text for reply in pair.replies] == ["good", "better"]
 
 
 def test_an_answer_that_ranks_nothing_is_a_skip(made: tuple[Store, Round], served: Served) -> None:
