@@ -185,7 +185,7 @@ def compare(recipe: str) -> int:
         if asked.model is None and own.judge is None:
             log.info("the recipe names no feedback.judge.model and no sample.judge; only people compare")
             return 0
-        endpoint = from_environment(asked.model) if asked.model else None
+        endpoint = from_environment(asked.model, asked.max_tokens) if asked.model else None
         context: Any = get_current_context()
         made = rounds.open_round(run, context["dag"].dag_id, now())
         new = 0
@@ -239,6 +239,9 @@ def collect(recipe: str, name: str) -> str:
         log.info("learned from: %s", place)
     log.info("run: %s", found.run.uri)
     said = f"round {made.number}: {rounds.votes(run.store, name)}"
+    if context["ti"].xcom_pull(task_ids="compare") is None:
+        log.warning("the task compare did not end well: the round has what its judge had voted by then")
+        said = f"{said}; the judge failed"
     context["ti"].xcom_push(key=SUMMARY, value=said)
     event = context["outlet_events"][RESOLVED]
     event.extra = {"recipe": found.run.uri, "uses": uses(found.run.uri, made.number, run)}

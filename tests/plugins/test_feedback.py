@@ -139,11 +139,13 @@ def test_a_store_that_fails_is_asked_again_and_a_lost_round_is_told(run, monkeyp
 def in_airflow(monkeypatch):
     """What the tasks leave in Airflow: `summary`, and the event's `extra`."""
     event = SimpleNamespace(extra=None, add_partitions=lambda key: None)
-    left = {"event": event}
+    left = {"event": event, "compare": 0}
     context = {
         "dag": SimpleNamespace(dag_id="feedback"),
         "run_id": "manual__1",
-        "ti": SimpleNamespace(xcom_push=lambda key, value: left.update({key: value})),
+        "ti": SimpleNamespace(
+            xcom_push=lambda key, value: left.update({key: value}), xcom_pull=lambda task_ids: left.get(task_ids)
+        ),
         "outlet_events": {feedback.RESOLVED: event},
     }
     monkeypatch.setattr(feedback, "get_current_context", lambda: context)
@@ -165,6 +167,9 @@ def test_a_collected_round_is_the_run_that_the_pages_show(run, in_airflow, caplo
     assert f"run: {uri}" in caplog.messages
     assert open_run(uri).recipe.sample.round == 2
     assert feedback.collect.function(run.uri, made.name) == uri
+    del in_airflow["compare"]
+    assert feedback.collect.function(run.uri, made.name) == uri
+    assert in_airflow[SUMMARY] == "round 1: 1 of 1 items have their votes, of 1 people; the judge failed"
 
 
 def test_nobody_but_people_compares_unless_the_recipe_names_a_model(run, in_airflow):
