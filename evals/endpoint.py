@@ -235,7 +235,7 @@ def _limited(seconds: float) -> Iterator[requests.Session]:
             session.mount("http://", adapter)
             session.mount("https://", adapter)
             yield session
-    except (requests.RequestException, OSError):
+    except Exception:  # TLS that is ended while it is read may raise a ValueError, too
         if not late.is_set():
             raise
     finally:
