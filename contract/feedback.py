@@ -33,7 +33,7 @@ from contract.kinds import Kind
 from contract.manifest import File
 from contract.settings.feedback import Rating
 from contract.store import Store
-from contract.tables import read_rows
+from contract.tables import read_rows, written
 
 FOLDER = "feedback"
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,79}")
@@ -283,18 +283,9 @@ def rounds(store: Store) -> tuple[list[Round], list[str]]:
 
 def write_items(store: Store, path: str, made: Sequence[Item]) -> File:
     """Write items as Parquet and return the file as a manifest lists it."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     from contract.schema import RATED
 
-    sink = pa.BufferOutputStream()
-    pq.write_table(
-        pa.Table.from_pylist([item.row() for item in made], RATED), sink, compression="zstd", write_page_checksum=True
-    )
-    data = sink.getvalue().to_pybytes()
-    store.write_bytes(path, data)
-    return File(path=path, kind=Kind.RATED, bytes=len(data), rows=len(made), sha256=_sha256(data))
+    return written(store, path, Kind.RATED, [item.row() for item in made], RATED)
 
 
 @lru_cache(maxsize=8)

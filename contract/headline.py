@@ -263,7 +263,10 @@ def _export(manifest: Manifest) -> str:
 
 def _sample(manifest: Manifest) -> str:
     said = f"round {_n(manifest, 'round')}: {_n(manifest, 'items')} items with {_n(manifest, 'replies')} replies"
-    return f"{said}, of {_n(manifest, 'prompts')} prompts"
+    said += f", of {_n(manifest, 'prompts')} prompts"
+    if not manifest.metrics.get("judge"):
+        return said
+    return f"{said}; the judge ranked nothing in {_n(manifest, 'unread')} of {_n(manifest, 'asked')} answers"
 
 
 def _probe(manifest: Manifest) -> str:

@@ -29,6 +29,7 @@ class Kind(StrEnum):
     HELDOUT_PAIRS = "heldout_pairs"
     PROMPTS = "prompts"  # without a reply: PPO samples replies to them
     RATED = "rated"  # prompts with replies that people compare
+    JUDGED = "judged"  # what a model of ours was asked about them as a judge, and what it answered
     # what training reads
     TOKENIZER = "tokenizer"
     SPECIAL_TOKENS = "special_tokens"  # role -> token of the tokenizer

@@ -176,6 +176,12 @@ class Recipe(TrainingSections):
         return self
 
     @model_validator(mode="after")
+    def _revises_once(self) -> "Recipe":
+        if self.sample.principles and self.feedback.judge.principles:
+            raise ValueError("sample.principles and feedback.judge.principles both revise the replies; set one of them")
+        return self
+
+    @model_validator(mode="after")
     def _measures_quality(self) -> "Recipe":
         name = self.minhash_sign.quality_column
         needed = NEEDED.get(name)

@@ -490,6 +490,16 @@ class Sample(Result):
     """In these items."""
     models: dict[str, dict[str, int]]
     """What wrote them, `STAGE/FINGERPRINT` -> how many `replies` of it."""
+    judge: str = ""
+    """The chat model of the store that compared them, `STAGE/FINGERPRINT`, if one did."""
+    asked: int = 0
+    """How often it was asked which replies are better, with both orders and with choices between reply and revision."""
+    unread: int = 0
+    """Its answers to these that rank nothing. They are skips, and nothing is learned from them."""
+    too_long: int = 0
+    """Questions of all kinds that are longer than what it can read. They have an empty answer."""
+    revised: int = 0
+    """Replies with a revision that says something else."""
 
 
 class Export(Result):

@@ -178,6 +178,20 @@ RATED = pa.schema(
     ]
 )
 
+# What a model of ours was asked as a judge of such items; `evals.kept` makes votes of it.
+JUDGED = pa.schema(
+    [
+        ("item", pa.string()),  # of RATED
+        ("step", pa.string()),  # comparison, critique, revision, or choice between a reply and its revision
+        ("showing", pa.int32()),  # 0 or 1, of comparisons and choices: the second has the reverse order
+        ("model", pa.string()),  # the address of the judge
+        ("principle", pa.string()),  # empty of comparisons
+        ("prompt", _TURNS),
+        ("answer", pa.string()),
+        ("ranks", pa.list_(pa.int32())),  # of the replies in the item's order; null if the answer ranks nothing
+    ]
+)
+
 DROPS = pa.schema(
     [
         ("id", pa.string()),

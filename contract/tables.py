@@ -1,10 +1,12 @@
 """Reads committed Parquet files and verifies their checksums: a disk may corrupt a file without changing its size."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from contract.errors import DamagedError, StoreError
+from contract.kinds import Kind
 from contract.manifest import File
 from contract.store import Store, explain
 
@@ -13,6 +15,19 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
 BATCH_ROWS = 256  # documents in memory at a time; each may be large
+
+
+def written(store: Store, path: str, kind: Kind, rows: Sequence[dict[str, Any]], schema: "pa.Schema") -> File:
+    """Write rows as a Parquet file and return it as a manifest lists it."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    sink = pa.BufferOutputStream()
+    table = pa.Table.from_pylist(list(rows), schema)
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
+    data = sink.getvalue().to_pybytes()
+    store.write_bytes(path, data)
+    return File(path=path, kind=kind, bytes=len(data), rows=len(rows), sha256=hashlib.sha256(data).hexdigest())
 
 
 @contextmanager

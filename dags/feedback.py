@@ -8,6 +8,7 @@ time that the recipe's `feedback.schedule` names. By hand, name a run in the for
 *New run*. A round waits for its votes without a slot of a pool.
 """
 
+from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, TriggerRule
 
 from contract.stages import ALIGNING, stages_of
@@ -35,7 +36,8 @@ with DAG(
     voted, judged = Votes(), compare(RUN)
     sampled >> [voted, judged]
     collected = collect(RUN, voted.output)
-    judged >> collected
+    # People voted for days: a judge that fails does not take their round away. `votes` must have succeeded.
+    judged >> EmptyOperator(task_id="judged", trigger_rule=TriggerRule.ALL_DONE) >> collected
     options = {name: {"recipe": COLLECTED} for name in AGAIN}
     options |= {name: {"recipe": COLLECTED, "needs_open_gate": True} for name in ALIGNING}
     options["evaluate"]["trigger_rule"] = TriggerRule.NONE_FAILED  # what does not align is skipped

@@ -3,6 +3,7 @@
 """
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import sys
@@ -12,11 +13,11 @@ from pathlib import Path
 from contract.errors import exit_code_of
 from contract.printable import printable
 from evals.asking import add_asking, asking_of
-from evals.ballots import lines_of, read_pairs, write_ballots
+from evals.ballots import ballot_file, lines_of, rating_lines, read_pairs
 from evals.differences import Difference, compare
 from evals.endpoint import KEY, URL, Endpoint, from_environment
 from evals.grading import grade, report, told
-from evals.judge import CRITERIA, judge_pairs
+from evals.judge import CRITERIA, judge_pairs, rate
 from evals.records import read_outputs, read_records, write_records
 from evals.tasks.table import TASKS
 
@@ -50,12 +51,13 @@ def _parser() -> argparse.ArgumentParser:
     one = parsers.add_parser("compare", help="paired tests of two result sets; exit code 3 if an ability is worse")
     one.add_argument("first", type=Path)
     one.add_argument("second", type=Path)
-    one.add_argument("--confidence", type=float, default=0.95)
+    one.add_argument("--confidence", type=_confidence, default=0.95)
     one.add_argument("--json", action="store_true", help="print the differences as JSON")
-    one = parsers.add_parser("judge", help="a model compares two replies to each prompt, in both orders")
+    one = parsers.add_parser("judge", help="a model compares two replies to each prompt, in both orders, or rates one")
     one.add_argument(
-        "--pairs", type=Path, required=True, help="JSONL of id, prompt, ours, theirs, category, difficulty"
+        "--pairs", type=Path, required=True, help="JSONL of id, prompt, ours, theirs, category, difficulty, score"
     )
+    one.add_argument("--rate", action="store_true", help="give `ours` of each pair points from 1 to 10 instead")
     one.add_argument(
         "--endpoint", help=f"OpenAI-compatible, such as https://api.example.com/v1; default: {URL}; key: {KEY}"
     )
@@ -64,6 +66,14 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--workers", type=int, default=4, help="pairs that are judged at a time")
     one.add_argument("--out", type=Path, help="write every verdict with its reasons, as JSONL")
     return parser
+
+
+def _confidence(said: str) -> float:
+    """A share, not per cent: at 95 no p-value is below 1 - 95, and every drop would pass."""
+    with contextlib.suppress(ValueError):
+        if 0.5 <= (value := float(said)) < 1:
+            return value
+    raise argparse.ArgumentTypeError(f"{said}: give a share from 0.5 to below 1, such as 0.95")
 
 
 def _tasks(given: argparse.Namespace) -> None:
@@ -119,11 +129,16 @@ def _line(one: Difference, confidence: float) -> str:
 
 def _judge(given: argparse.Namespace) -> int:
     endpoint = Endpoint(given.endpoint, given.model) if given.endpoint else from_environment(given.model)
-    made = judge_pairs(read_pairs(given.pairs), endpoint.ask, given.criteria, given.workers)
-    if given.out:
-        write_ballots(given.out, made.ballots)
-    print("\n".join(lines_of(made)))
-    return EXIT_UNJUDGED if made.unjudged else 0
+    pairs = read_pairs(given.pairs, ("prompt", "ours") if given.rate else ("prompt", "ours", "theirs"))
+    with ballot_file(given.out) as keep:
+        if given.rate:
+            ratings, unjudged = rate(pairs, endpoint.ask, given.criteria, given.workers, keep)
+            lines = rating_lines(ratings, unjudged)
+        else:
+            made = judge_pairs(pairs, endpoint.ask, given.criteria, given.workers, keep)
+            lines, unjudged = lines_of(made), made.unjudged
+    print("\n".join(lines))
+    return EXIT_UNJUDGED if unjudged else 0
 
 
 _COMMANDS = {"tasks": _tasks, "prompts": _prompts, "grade": _grade, "compare": _compare, "judge": _judge}

@@ -78,11 +78,6 @@ def _with(one: Difference, adjusted: float) -> Difference:
     return replace(one, adjusted=adjusted)
 
 
-def closes_gate(found: Sequence[Difference], max_drop: float, confidence: float = CONFIDENCE) -> list[Difference]:
-    """The abilities that are worse beyond noise and by more than `max_drop`, a share of the items."""
-    return [one for one in found if one.task is None and one.worse(confidence) and -one.difference > max_drop]
-
-
 Paired = tuple[list[Record], list[float], list[float]]
 """One record of each item, and the items' scores in both sets."""
 

@@ -1,19 +1,20 @@
 """A model judges replies: it is asked for the better of two in both orders, or for points from 1 to 10, with reasons.
 
 Replies are written by models and may address the judge. So each stands between marks that hold a random word, and of
-what the judge writes only its last verdict counts. A judge that does not answer, or whose answer holds no verdict,
-leaves a pair unjudged: it is reported and never counted.
+what the judge writes only its last verdict counts. A judge that does not answer, refuses to, or whose answer holds no
+verdict, leaves a pair unjudged: it is reported and never counted.
 """
 
 import re
 import secrets
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 from contract.conversation import Turn
-from contract.errors import GristmillError
+from contract.errors import GristmillError, InputError
 
 MOST_CHARS = 20_000  # of a reply that a judge is shown, and of a verdict that is read
 MOST_POINTS = 10
@@ -26,19 +27,38 @@ DOWN_IN_A_ROW = 5  # a judge that is down for so many pairs is asked no more
 T = TypeVar("T")
 Choice = Literal["first", "second", "tie"]
 Ask = Callable[[Sequence[Turn]], str]
-"""What sends a conversation to the judge and returns its answer. Raises JudgeDown if there is none."""
+"""What sends a conversation to the judge and returns its answer. Raises JudgeDown or Refused if there is none."""
 
 BRACKETED = re.compile(r"\[\[\s?(A|B|C|tie|TIE|Tie)\s?\]\]")
 POINTS = re.compile(r"\[\[\s?(\d{1,2}(?:\.\d{1,4})?)\s?(?:/\s?10\s?)?\]\]")
 
 
 class JudgeDown(GristmillError):
-    """The judge cannot be reached, or refuses to answer; asking again did not help."""
+    """The judge cannot be reached, or what it sends is no answer; asking again did not help."""
+
+
+class Refused(InputError):
+    """The judge answers, but not this question: it is too long for it, for example. Others it may answer."""
+
+
+class CutOff(str):
+    """An answer that ended at the limit of tokens, not where the judge would have ended it."""
+
+    __slots__ = ()
+
+
+class Unanswered(str):
+    """Stands in place of an answer and says why there is none."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two replies to one prompt: ours is the one whose win rate is asked for."""
+    """Two replies to one prompt: ours is the one whose win rate is asked for.
+
+    others: the score from 0 to 1 that people or other judges give ours; None where they gave none.
+    """
 
     id: str
     prompt: str
@@ -46,6 +66,7 @@ class Pair:
     theirs: str
     category: str = ""
     difficulty: str = ""
+    others: float | None = None
 
 
 @dataclass(frozen=True)
@@ -78,11 +99,16 @@ class Judging:
 
     def told(self) -> str:
         """How many were judged, in one sentence."""
-        total = len(self.ballots) + len(self.unjudged)
-        if not self.unjudged:
-            return f"all {total:,} pairs were judged"
-        why = next(iter(self.unjudged.values()))
-        return f"{len(self.unjudged):,} of {total:,} pairs were not judged and count nowhere, for example: {why}"
+        return counted(len(self.ballots), self.unjudged, "pairs")
+
+
+def counted(judged: int, unjudged: Mapping[str, str], what: str) -> str:
+    """How many pairs or replies were judged, and why the first of the others was not."""
+    total = judged + len(unjudged)
+    if not unjudged:
+        return f"all {total:,} {what} were judged"
+    why = next(iter(unjudged.values()))
+    return f"{len(unjudged):,} of {total:,} {what} were not judged and count nowhere, for example: {why}"
 
 
 def ask_pair(prompt: str, first: str, second: str, criteria: str = CRITERIA) -> tuple[Turn, ...]:
@@ -125,17 +151,29 @@ def parse_rating(text: str) -> float | None:
     return value if 1 <= value <= MOST_POINTS else None
 
 
-def judge_pairs(pairs: Sequence[Pair], ask: Ask, criteria: str = CRITERIA, workers: int = 4) -> Judging:
-    """Both orders of every pair, several pairs at a time; a pair of which one order has no verdict is unjudged."""
-    found = _each(pairs, lambda pair: _judged(pair, ask, criteria), workers)
+def judge_pairs(
+    pairs: Sequence[Pair],
+    ask: Ask,
+    criteria: str = CRITERIA,
+    workers: int = 4,
+    keep: Callable[[Ballot], object] = lambda _: None,
+) -> Judging:
+    """Both orders of every pair, several pairs at a time; a pair of which one order has no verdict is unjudged.
+
+    keep: is called with each ballot as soon as it is there, by one thread at a time: answers may cost money.
+    """
+    found = _each(pairs, lambda pair: _judged(pair, ask, criteria), workers, keep)
     ballots = tuple(one for one in found if isinstance(one, Ballot))
     unjudged = {pair.id: one for pair, one in zip(pairs, found, strict=True) if isinstance(one, str)}
     return Judging(ballots, unjudged)
 
 
-def _each(pairs: Sequence[Pair], judged: Callable[[Pair], T], workers: int) -> list[T | str]:
+def _each(
+    pairs: Sequence[Pair], judged: Callable[[Pair], T | str], workers: int, keep: Callable[[T], object]
+) -> list[T | str]:
     """What `judged` returns for each pair, or why the judge did not answer; asked no more once it is down for good."""
     down = [0]  # pairs in a row
+    keeping = threading.Lock()
 
     def one(pair: Pair) -> T | str:
         if down[0] >= DOWN_IN_A_ROW:
@@ -145,7 +183,12 @@ def _each(pairs: Sequence[Pair], judged: Callable[[Pair], T], workers: int) -> l
         except JudgeDown as error:
             down[0] += 1
             return str(error)
+        except Refused as error:
+            found = str(error)
         down[0] = 0
+        if not isinstance(found, str):
+            with keeping:
+                keep(found)
         return found
 
     with ThreadPoolExecutor(workers) as pool:
@@ -168,27 +211,29 @@ def _judged(pair: Pair, ask: Ask, criteria: str) -> Ballot | str:
 
 @dataclass(frozen=True)
 class Rating:
-    """A reply with its points from 1 to 10, and the judge's reasons."""
+    """A pair whose reply of ours got points from 1 to 10, and the judge's reasons."""
 
-    id: str
+    pair: Pair
     points: float
     reasons: str
-    category: str = ""
-    difficulty: str = ""
 
 
 def rate(
-    pairs: Sequence[Pair], ask: Ask, criteria: str = CRITERIA, workers: int = 4
+    pairs: Sequence[Pair],
+    ask: Ask,
+    criteria: str = CRITERIA,
+    workers: int = 4,
+    keep: Callable[[Rating], object] = lambda _: None,
 ) -> tuple[list[Rating], dict[str, str]]:
-    """(The points of our reply of each pair, id -> why a reply has none)."""
+    """(The points of our reply of each pair, id -> why a reply has none). keep: as of `judge_pairs`."""
 
     def rated(pair: Pair) -> Rating | str:
         answer = ask(ask_rating(pair.prompt, pair.ours, criteria))
         points = parse_rating(answer)
         if points is None:
             return f"the judge's answer holds no points from 1 to {MOST_POINTS}"
-        return Rating(pair.id, points, answer[-MOST_CHARS:], pair.category, pair.difficulty)
+        return Rating(pair, points, answer[-MOST_CHARS:])
 
-    found = _each(pairs, rated, workers)
+    found = _each(pairs, rated, workers, keep)
     unrated = {pair.id: one for pair, one in zip(pairs, found, strict=True) if isinstance(one, str)}
     return [one for one in found if isinstance(one, Rating)], unrated

@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist, fmean
+from typing import TypeVar
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from evals.judge import Ballot
 RIDGE = 1e-2  # keeps the fit finite where length or one side decides everything
 STEPS = 50
 DRAWS = 1000
+T = TypeVar("T")
 
 
 def win_rate(ballots: Sequence[Ballot], confidence: float = CONFIDENCE) -> Score:
@@ -22,12 +24,12 @@ def win_rate(ballots: Sequence[Ballot], confidence: float = CONFIDENCE) -> Score
     return scored([one.score for one in ballots], [one.pair.prompt for one in ballots], confidence)
 
 
-def by_group(ballots: Sequence[Ballot], group: Callable[[Ballot], str]) -> dict[str, Score]:
-    """The win rate within each category or difficulty, as `group` names it."""
-    parts: dict[str, list[Ballot]] = defaultdict(list)
-    for one in ballots:
+def by_group(some: Sequence[T], group: Callable[[T], str]) -> dict[str, list[T]]:
+    """The ballots or ratings of each category or difficulty, as `group` names it."""
+    parts: dict[str, list[T]] = defaultdict(list)
+    for one in some:
         parts[group(one)].append(one)
-    return {name: win_rate(some) for name, some in sorted(parts.items())}
+    return dict(sorted(parts.items()))
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,7 @@ from contract.confinement import (
 from contract.errors import SetupError
 
 MIB = 1 << 20
+CGROUP = Path("/sys/fs/cgroup")
 SCRATCH = "/scratch"
 REFUSED = {
     "x86_64": {
@@ -53,6 +54,7 @@ REFUSED = {
         "memfd_create": 319, "personality": 135, "open_by_handle_at": 304, "name_to_handle_at": 303, "swapon": 167,
         "reboot": 169, "settimeofday": 164, "clock_settime": 227, "init_module": 175, "finit_module": 313,
         "kexec_load": 246, "acct": 163, "iopl": 172, "ioperm": 173, "vhangup": 153, "quotactl": 179, "syslog": 103,
+        "socketpair": 53,
     },
     "aarch64": {
         "clone": 220, "socket": 198, "ptrace": 117, "process_vm_readv": 270, "kcmp": 272, "process_vm_writev": 271,
@@ -61,7 +63,7 @@ REFUSED = {
         "request_key": 218, "shmget": 194, "msgget": 186, "semget": 190, "mq_open": 180, "memfd_create": 279,
         "personality": 92, "open_by_handle_at": 265, "name_to_handle_at": 264, "swapon": 224, "reboot": 142,
         "settimeofday": 170, "clock_settime": 112, "init_module": 105, "finit_module": 273, "kexec_load": 104,
-        "acct": 89, "vhangup": 58, "quotactl": 60, "syslog": 116,
+        "acct": 89, "vhangup": 58, "quotactl": 60, "syslog": 116, "socketpair": 199,
     },
 }  # fmt: skip
 SAME_EVERYWHERE = {
@@ -87,6 +89,7 @@ def launch():
     except BaseException as error:
         tell(error, limit=-3)
         sys.stderr.flush()
+        sys.stdout.flush()
     leave(1)
 
 launch()
@@ -110,7 +113,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a program ended. output: the end of what it printed, with what went wrong."""
+    """How a program ended. output: the last SHOWN_CHARS of what it printed and of what went wrong."""
 
     ending: Ending
     output: str
@@ -133,10 +136,26 @@ def run(program: str, limits: Limits = USUAL) -> Outcome:
 
 
 def run_all(programs: Sequence[str], limits: Limits = USUAL, workers: int | None = None) -> list[Outcome]:
-    """Run programs, as many at a time as there are processors. Raises SetupError as `run`."""
+    """Run programs, by default `at_once(limits)` of them at a time. Raises SetupError as `run`."""
     require()
-    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
+    with ThreadPoolExecutor(workers or at_once(limits)) as pool:
         return [*pool.map(lambda program: _run(program, limits), programs)]
+
+
+def at_once(limits: Limits) -> int:
+    """How many programs run together without taking each other's time or memory, which would change their verdicts.
+
+    One on each processor that this process may use, as long as their memory is there. A container may have less of both
+    than the machine.
+    """
+    cores = len(os.sched_getaffinity(0))
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with contextlib.suppress(OSError, ValueError):  # no such file, or the word max
+        quota, period = map(int, (CGROUP / "cpu.max").read_text().split())
+        cores = min(cores, quota // period)
+    with contextlib.suppress(OSError, ValueError):
+        memory = min(memory, int((CGROUP / "memory.max").read_text()))
+    return max(1, min(cores, memory // (limits.memory + limits.scratch)))
 
 
 def require() -> None:
@@ -238,7 +257,7 @@ def _command(limits: Limits, rules: int) -> Iterator[str]:
         yield from ("--dev-bind", f"/dev/{name}", f"/dev/{name}")
     yield from ("--size", str(limits.scratch), "--tmpfs", SCRATCH, "--chdir", SCRATCH, "--remount-ro", "/")
     yield from ("--setenv", "HOME", SCRATCH, "--setenv", "TMPDIR", SCRATCH, "--setenv", "PYTHONHASHSEED", "0")
-    yield from ("--seccomp", str(rules), "--", str(interpreter), "-I", "-S", "-B", "-c", _launcher(limits))
+    yield from ("--seccomp", str(rules), "--", str(interpreter), "-I", "-S", "-B", "-u", "-c", _launcher(limits))
 
 
 def _launcher(limits: Limits) -> str:

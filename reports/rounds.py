@@ -104,6 +104,8 @@ def _check_models(run: Run, made: Manifest) -> None:
 
 def _gold(run: Run, name: str) -> list[File]:
     """The gold items of a round as a file in its folder; none if the recipe names no `sample.gold`."""
+    if run.recipe.sample.gold is None:
+        return []
     run.check_outside("sample")
     found = read_gold(run.recipe.sample)
     return [feedback.write_items(run.store, f"{FOLDER}/{name}/gold.parquet", found)] if found else []

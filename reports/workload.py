@@ -94,7 +94,7 @@ def _evaluate(recipe: Recipe) -> float | None:
 
 def _sample(recipe: Recipe) -> float | None:
     settings = recipe.sample
-    replies = settings.prompts * settings.replies
+    replies = settings.prompts * (settings.replies + settings.questions)
     return _times(_parameters(recipe), replies, recipe.ppo.max_prompt_tokens + settings.max_response_tokens)
 
 

@@ -390,10 +390,12 @@ def sample(recipe: Recipe, gpu: Accelerator) -> Trained:
     rows = min(engine.micro_batch, -(-own.prompts // engine.processes))
     cache = cache_bytes(model, engine, rows, length)
     memory = frozen(count, engine) + Memory(cache=cache)
-    tokens = own.prompts * own.replies * length
+    # The judge's questions hold a prompt and two of its replies.
+    asked = own.questions * (length + own.max_response_tokens * 2)
+    tokens = own.prompts * (own.replies * length + asked)
     # Each sampled token reads all weights and, on average, half of the cache.
     each = own.max_response_tokens * (number_bytes(engine) * count + cache / 2) / gpu.bandwidth
-    seconds = own.replies * -(-own.prompts // (engine.processes * rows)) * each
+    seconds = (own.replies + own.questions) * -(-own.prompts // (engine.processes * rows)) * each
     return Trained("sample", engine, count, None, tokens, tokens * _flops(count, model, length) / 3, memory, seconds)
 
 

@@ -2,12 +2,16 @@
 
 The replies come from the run's models in turns, and at one temperature after another. What wrote a reply stands in the
 item and on no page for people who vote. The DAG `feedback` opens a round over the items.
+
+A model may judge the replies here, where models run: a reward model notes its rewards, and a chat model is asked which
+reply is better, perhaps by principles. `compare` makes votes of both.
 """
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle, islice, product
+from typing import Any
 
 import torch
 
@@ -21,8 +25,10 @@ from contract.kinds import Kind
 from contract.manifest import need
 from contract.metrics import Progress
 from contract.settings.training import Sample
+from evals import judging, kept
 from training import reward
 from training.chat.template import Chat, open_chat
+from training.chat_judge import ChatJudge
 from training.data import examples
 from training.data.examples import distinct_prompts, own_pairs
 from training.data.order import permutation
@@ -131,7 +137,7 @@ def with_rewards(job: Job, items: Sequence[Item], chat: Chat) -> list[Item]:
     It reads what people read: the text of a reply, with an end. Raises InputError if it has another tokenizer.
     """
     settings: Sample = job.settings
-    assert settings.judge is not None
+    assert settings.judge is not None, "it rewards"
     manifest = need(job.store, _named(job, settings.judge))
     module = reward.load_reward_model(job, manifest, settings.engine.dtype)
     own = [one for one in (*manifest.inputs, *job.manifest("sft").inputs) if one.stage == "tokenizer"]
@@ -151,20 +157,53 @@ def with_rewards(job: Job, items: Sequence[Item], chat: Chat) -> list[Item]:
     ]
 
 
+@dataclass(frozen=True)
+class Judged:
+    """The answers of a chat model on the items of a round, and what the result says of them."""
+
+    model: str
+    answers: Sequence[kept.Answer]
+    too_long: int
+
+    def figures(self) -> dict[str, Any]:
+        ranking = [one for one in self.answers if one.step in ("comparison", "choice")]
+        return {
+            "judge": self.model,
+            "asked": len(ranking),
+            "unread": sum(not one.ranks for one in ranking),
+            "too_long": self.too_long,
+            "revised": len({one.item for one in ranking if one.step == "choice"}),
+        }
+
+
+def judged(job: Job, items: Sequence[Item], models: Mapping[str, Input]) -> Judged:
+    """What the chat model `sample.judge` answers on the items, on every process. models: those of the run by name."""
+    settings: Sample = job.settings
+    assert settings.judge is not None, "it chats"
+    made = models.get(settings.judge) or _named(job, settings.judge)
+    asked = ChatJudge(job, need(job.store, made), settings.max_response_tokens)
+    named = settings.principles
+    principles = judging.read_principles(named, "sample.principles") if named else []
+    return Judged(asked.judge.model, kept.ask_everything(asked.judge, items, principles), asked.too_long)
+
+
 def run(job: Job) -> None:
     settings: Sample = job.settings
-    chat, asked = open_chat(job), prompts_of(job)
-    said = voices(settings, models_of(job))
+    chat, asked, models = open_chat(job), prompts_of(job), models_of(job)
+    said = voices(settings, models)
     prompts = [chat.prompt(turns, job.setting("ppo.max_prompt_tokens")) for turns in asked]
     items = items_of(settings.round, asked, said, replies_of(job, said, prompts, chat))
     if not items:
         raise InputError(
             f"sample: no prompt of {len(asked):,} got two replies that differ; raise sample.temperatures, or .prompts"
         )
-    if settings.judge:
+    if settings.judge and not settings.chats:
         items = with_rewards(job, items, chat)
+    answers = judged(job, items, models) if settings.chats else None
     if job.ranks.rank == 0:
-        file = write_items(job.store, job.attempt.path("items.parquet"), items)
+        files = [write_items(job.store, job.attempt.path("items.parquet"), items)]
+        if answers:
+            files.append(kept.write(job.store, job.attempt.path("judged.parquet"), answers.model, answers.answers))
         wrote = Counter(reply.model for item in items for reply in item.replies)
         told = results.Sample(
             round=settings.round,
@@ -172,6 +211,7 @@ def run(job: Job) -> None:
             items=len(items),
             replies=wrote.total(),
             models={model: {"replies": count} for model, count in sorted(wrote.items())},
+            **(answers.figures() if answers else {}),
         )
-        job.attempt.commit([file], result=told)
+        job.attempt.commit(files, result=told)
     job.ranks.barrier()

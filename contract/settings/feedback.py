@@ -46,13 +46,17 @@ class Trust(Settings):
 
 
 class Judged(Settings):
-    """A model that compares replies beside people. Its address and key are in the environment: docs/feedback.md."""
+    """A model behind an endpoint that compares replies beside people. Its address and key are in the environment:
+    docs/feedback.md. `sample.judge` names a model of the store."""
 
     model: Annotated[Text, Field(min_length=1, max_length=200)] | None = None
     """As its endpoint names it. If unset, only people compare."""
     principles: Uri | None = None
     """A file of principles, one a line. The model then also criticises a reply to each prompt by one of them, revises
     it, and chooses between the two."""
+
+    max_tokens: Annotated[int, Field(ge=16, le=65536, strict=True)] = 1024
+    """Of an answer. A revision that is longer is cut off, and nothing is learned from it."""
 
     @model_validator(mode="after")
     def _has_a_model(self) -> "Judged":

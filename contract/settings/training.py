@@ -40,14 +40,20 @@ VariantName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$")]
 
 Made = Annotated[str, Field(pattern=r"^(sft|ppo|dpo|grpo)/[0-9a-f]{40}$")]  # a model of another run of the store
 Rewarding = Annotated[str, Field(pattern=r"^(reward|judge)/[0-9a-f]{40}$")]  # likewise a reward model
+OwnName = Literal["sft", "aligned", "last"]  # a model of the run that replies, or compares replies
 
 
 MADE = re.compile(r"(pretrain|sft|ppo|dpo|grpo)/[0-9a-f]{40}")
 
 
-def made_by(address: str | None) -> dict[str, tuple[str, ...]]:
-    """Stage -> fingerprint, of the address of a model; empty without one."""
-    return {address.partition("/")[0]: (address.partition("/")[2],)} if address else {}
+def made_by(*addresses: str | None) -> dict[str, tuple[str, ...]]:
+    """Stage -> fingerprints, of the addresses of models; None and the names of the run's own models are none."""
+    found: dict[str, dict[str, None]] = {}
+    for address in addresses:
+        stage, _, fingerprint = (address or "").partition("/")
+        if fingerprint:
+            found.setdefault(stage, {})[fingerprint] = None
+    return {stage: tuple(some) for stage, some in found.items()}
 
 
 class Model(Settings):
@@ -1114,7 +1120,7 @@ class Sample(Settings):
     """Drawn from those that PPO learns on; all of them if there are fewer."""
     replies: Annotated[int, Field(ge=2, le=4, strict=True)] = 2
     """To each prompt. Replies that are empty or equal to another are left out, and prompts with fewer than two left."""
-    models: Annotated[tuple[Literal["sft", "aligned", "last"], ...], Field(min_length=1, max_length=4)] = ("aligned",)
+    models: Annotated[tuple[OwnName, ...], Field(min_length=1, max_length=4)] = ("aligned",)
     """The models that reply in turns. `aligned` is the SFT model where the gate is closed; `last` is that of the last
     round, and `aligned` where there is none."""
     temperatures: Annotated[tuple[Temperature, ...], Field(min_length=1, max_length=4)] = (1.0,)
@@ -1122,8 +1128,12 @@ class Sample(Settings):
     max_response_tokens: Length = 128
     last: Made | None = None
     """The model of the last round, such as `ppo/FINGERPRINT`. The DAG `feedback` sets it."""
-    judge: Rewarding | None = None
-    """A reward model of the store that votes beside the people, of this run or another: `reward/FINGERPRINT`."""
+    judge: Rewarding | Made | OwnName | None = None
+    """A model that votes beside the people: a reward model of the store, of this run or another, `reward/FINGERPRINT`,
+    or a chat model, which is asked in words: `ppo/FINGERPRINT`, or one of this run, named as in `models`."""
+    principles: Uri | None = None
+    """A file of principles, one a line. The chat model `judge` also criticises a reply to each prompt by one of them,
+    revises it, and chooses between the two."""
     gold: Uri | None = None
     """A file or folder of comparisons in the shapes that `preferences` reads. Some of them stand among the items of a
     round and tell who votes against what is known: `feedback.trust.min_gold`."""
@@ -1132,17 +1142,34 @@ class Sample(Settings):
     engine: Engine = Engine()
     seed: Seed = 0
 
+    @property
+    def chats(self) -> bool:
+        """Whether `judge` is a chat model."""
+        return self.judge is not None and not self.judge.startswith(("reward/", "judge/"))
+
+    @property
+    def questions(self) -> int:
+        """How often `judge` writes an answer about the replies to one prompt."""
+        return (6 if self.principles else 2) if self.chats else 0
+
     @model_validator(mode="after")
     def _fits_a_round(self) -> "Sample":
         if self.gold and self.prompts + self.gold_items > 5000:
             raise ValueError("prompts and gold_items should add up to 5000 at most, as many items as a round has")
         return self
 
+    @model_validator(mode="after")
+    def _principles_need_words(self) -> "Sample":
+        if self.principles and not self.chats:
+            raise ValueError("principles needs a chat model that revises by them; set judge to one, such as `aligned`")
+        return self
+
     def outside(self) -> dict[str, str]:
-        return {} if self.gold is None else {"gold": self.gold}
+        named = {"gold": self.gold, "principles": self.principles}
+        return {key: uri for key, uri in named.items() if uri is not None}
 
     def beside(self) -> dict[str, tuple[str, ...]]:
-        return made_by(self.last) | made_by(self.judge)
+        return made_by(self.last, self.judge)
 
 
 class Export(Settings):

@@ -80,6 +80,8 @@ ATTEMPTS = (
     Attempt("netlink", f"import socket\nsocket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)\n{ESCAPED}", bare=True),
     Attempt("a UNIX socket of the host", f"import socket\nsocket.socket(socket.AF_UNIX).connect('@SOCKET@')\n{ESCAPED}", bare=True),
     Attempt("an abstract socket of the host", f"import socket\nsocket.socket(socket.AF_UNIX).connect('\\x00@ABSTRACT@')\n{ESCAPED}", bare=True),
+    Attempt("a pair of sockets", f"import socket\nsocket.socketpair()\n{ESCAPED}", bare=True),
+    called("a pair of sockets by its number", "libc.syscall(53 if x86 else 199, 1, 1, 0, (ctypes.c_int * 2)())"),
     called("io_uring, which has sockets of its own", "libc.syscall(425, 4, ctypes.create_string_buffer(120))"),
     # files
     Attempt("/etc/passwd", opened("/etc/passwd"), bare=True),

@@ -7,8 +7,9 @@ Airflow's triggerer looks at the store now and then.
 import asyncio
 import datetime
 import logging
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from airflow.exceptions import AirflowTimetableInvalid
 from airflow.providers.standard.triggers.temporal import DateTimeTrigger
@@ -20,6 +21,7 @@ from airflow.timetables.trigger import CronTriggerTimetable
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from contract.errors import GristmillError, RecipeError, StoreError
+from contract.manifest import need
 from contract.plan import open_run
 from contract.printable import printable
 from contract.store import Store
@@ -28,6 +30,10 @@ from gristmill_airflow.note import USES
 from gristmill_airflow.params import crawl_of, run_name
 from gristmill_airflow.result import SUMMARY
 from gristmill_airflow.stage import RUN, hide, reported
+
+if TYPE_CHECKING:
+    from contract.feedback import Item, Round
+    from evals.judging import Judge
 
 log = logging.getLogger(__name__)
 
@@ -168,32 +174,51 @@ def compare(recipe: str) -> int:
 
     Without a judge in the recipe nothing is asked.
     """
-    from evals import judging
+    from evals import judging, kept
     from evals.endpoint import from_environment
     from reports import rounds
 
-    new = dict[str, int]()
     with reported():
         run = open_run(recipe)
         hide(run.recipe.crawl.source)
-        asked, rewarding = run.recipe.feedback.judge, run.recipe.sample.judge
-        if asked.model is None and rewarding is None:
+        asked, own = run.recipe.feedback.judge, run.recipe.sample
+        if asked.model is None and own.judge is None:
             log.info("the recipe names no feedback.judge.model and no sample.judge; only people compare")
             return 0
-        judge = from_environment(asked.model) if asked.model else None
+        endpoint = from_environment(asked.model, asked.max_tokens) if asked.model else None
         context: Any = get_current_context()
         made = rounds.open_round(run, context["dag"].dag_id, now())
-        if rewarding:
-            new[rewarding] = judging.vote_by_rewards(run.store, made, rewarding, now)
-        if judge:
-            mask_secret(judge.key)
-            new[judge.model] = judging.judge_round(run.store, made, judge, now)
-        for name, count in new.items():
-            log.info("round %s: %d new votes of %s", made.name, count, judging.annotator(name))
-        if judge and asked.principles:
-            beside = judging.constitution(run.store, made, judge, judging.read_principles(asked.principles), now)
-            log.info("revised: %s", beside.name if beside else "no revision changes a reply")
-    return sum(new.values())
+        new = 0
+        if own.judge and not own.chats:
+            new = judging.vote_by_rewards(run.store, made, own.judge, now)
+            log.info("round %s: %d new votes of %s", made.name, new, judging.annotator(own.judge))
+        if own.chats:
+            found = kept.read(run.store, need(run.store, run.task("sample")))
+            new += _judge(run.store, made, found.judge, found.principle if own.principles else None)
+        if endpoint:
+            mask_secret(endpoint.key)
+            rules = judging.read_principles(asked.principles, "feedback.judge.principles") if asked.principles else []
+            judge = judging.Judge(endpoint.model, endpoint.ask_all)
+            new += _judge(run.store, made, judge, partial(judging.principle_of, principles=rules) if rules else None)
+    return new
+
+
+def _judge(store: Store, made: "Round", judge: "Judge", principle: "Callable[[Item], str] | None") -> int:
+    """Have a judge vote in a round and, with principles, make the round of its choices; the number of new votes."""
+    from evals import judging
+
+    cast = judging.judge_round(store, made, judge, now)
+    said = judging.annotator(judge.model)
+    log.info("round %s: %d new votes of %s, of which %d rank nothing", made.name, cast.votes, said, cast.unread)
+    if principle is None:
+        return cast.votes
+    beside = judging.constitution(store, made, judge, principle, now)
+    votes, where = beside.votes, beside.round.name if beside.round else "no round"
+    log.info(
+        "revised: %s; %d revisions change nothing; %d new votes of %s, of which %d rank nothing",
+        where, beside.unchanged, votes.votes, said, votes.unread,
+    )  # fmt: skip
+    return cast.votes + votes.votes
 
 
 @task(outlets=[RESOLVED])
@@ -214,6 +239,9 @@ def collect(recipe: str, name: str) -> str:
         log.info("learned from: %s", place)
     log.info("run: %s", found.run.uri)
     said = f"round {made.number}: {rounds.votes(run.store, name)}"
+    if context["ti"].xcom_pull(task_ids="compare") is None:
+        log.warning("the task compare did not end well: the round has what its judge had voted by then")
+        said = f"{said}; the judge failed"
     context["ti"].xcom_push(key=SUMMARY, value=said)
     event = context["outlet_events"][RESOLVED]
     event.extra = {"recipe": found.run.uri, "uses": uses(found.run.uri, made.number, run)}

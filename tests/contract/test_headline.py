@@ -196,6 +196,10 @@ TOLD = [
         "win rate against the last round by the reward model 0.75, confidence interval 0.6 to 0.9",
     ),
     (made("sample", round=2, prompts=100, items=98, replies=196), "round 2: 98 items with 196 replies, of 100 prompts"),
+    (
+        made("sample", round=2, prompts=9, items=8, replies=16, judge="ppo/a", asked=32, unread=5),
+        "round 2: 8 items with 16 replies, of 9 prompts; the judge ranked nothing in 5 of 32 answers",
+    ),
     (made("export", stage="ppo", parameters=29536, dtype="fp32"), "the ppo model, 29,536 parameters in fp32"),
     (
         made("export", stage="sft", parameters=29536, dtype="fp32", kept_back="win_rate 0.4 is under 0.5"),

@@ -59,7 +59,7 @@ CHANGED: dict[str, Any] = {
     "tokenizer.kind": "unigram", "tokenizer.special_tokens": {"pad": "<pad>"}, "tokenizer.start_from": "a", "tokenizer.reference": "a",
     "tokenizer.expand.model": "a", "tokenizer.expand.languages": ("zh",), "pretrain.start_from": "a", "pretrain.distill.teacher": "a",
     "pretrain.objective": "blank_infilling", "sft.chat_template": "chatml", "sft.start_from": "a", "sft.patience": 3, "sft.lora.targets": ("a",), "ppo.lora.targets": ("a",), "dpo.lora.targets": ("a",), "grpo.lora.targets": ("a",),
-    "sample.models": ("sft",), "sample.gold": "a", "sample.temperatures": (0.5,), "sample.last": f"ppo/{'a' * 40}", "sample.judge": f"reward/{'a' * 40}", "ppo.last": f"ppo/{'a' * 40}", "grpo.last": f"grpo/{'a' * 40}", "evaluate.last": f"ppo/{'a' * 40}",
+    "sample.models": ("sft",), "sample.gold": "a", "sample.temperatures": (0.5,), "sample.last": f"ppo/{'a' * 40}", "sample.judge": f"reward/{'a' * 40}", "sample.principles": "a", "ppo.last": f"ppo/{'a' * 40}", "grpo.last": f"grpo/{'a' * 40}", "evaluate.last": f"ppo/{'a' * 40}",
     "pack.more_seq_lens": (4096,), "pack.packing": "best_fit", "pretrain.mixture.proportions": {"crawl": 1.0},
     "mix.also_held_out": "f" * 40, "probe.reference": "f" * 40, "probe.tasks": {"a": "b"}, "ablate.measured": {"a": {"0": "f" * 40}},
     "benchmark.tasks": {"gsm8k": BenchmarkTask(task="gsm8k", items="/b")}, "benchmark.models": ("sft",), "benchmark.steps": (7,), "benchmark.others": {"a": "/b"}, "abilities.at_least": {"maths": 0.5},

@@ -25,7 +25,7 @@ from contract.settings.corpus import (
 from contract.settings.examples import ChatSource, Instructions, Template
 from contract.settings.filter import DropsIf, Filter, GopherQuality, GopherRepetition, RuleSet
 from contract.settings.spark import memory_bytes
-from contract.settings.training import Dpo, Engine, Grpo, Model, Ppo, Sft
+from contract.settings.training import Dpo, Engine, Grpo, Model, Ppo, Sample, Sft
 
 SCHEMA = Path(__file__).with_name("recipe_schema.json")
 
@@ -481,3 +481,23 @@ def test_examples_come_from_one_place_and_templates_take_something() -> None:
             Template.model_validate(template)
     with pytest.raises(ValidationError, match="shots should name a number at least"):
         ChatSource.model_validate({"data": "/a", "shots": []})
+
+
+def test_what_judges_a_round_and_by_what() -> None:
+    reward, one, two = f"reward/{'a' * 40}", f"ppo/{'a' * 40}", f"ppo/{'b' * 40}"
+    for judge, chats in ((reward, False), (f"judge/{'a' * 40}", False), (one, True), ("aligned", True), (None, False)):
+        assert Sample(judge=judge).chats == chats
+    assert [Sample(judge=judge).questions for judge in (None, reward, "sft")] == [0, 0, 2]
+    full = Sample(judge="sft", principles="/rules.txt")
+    assert (full.questions, full.outside(), full.beside()) == (6, {"principles": "/rules.txt"}, {})
+    assert Sample(last=one, judge=two).beside() == {"ppo": ("a" * 40, "b" * 40)}
+    assert Sample(last=one, judge=one).beside() == {"ppo": ("a" * 40,)}
+    assert Sample(last=one, judge=reward).beside() == {"ppo": ("a" * 40,), "reward": ("a" * 40,)}
+    for given in ({}, {"judge": reward}):
+        with pytest.raises(ValidationError, match="principles needs a chat model that revises by them"):
+            Sample.model_validate({**given, "principles": "/rules.txt"})
+    with pytest.raises(ValidationError):
+        Sample.model_validate({"judge": "export"})
+    both = {"sample": {"judge": "sft", "principles": "/a"}, "feedback": {"judge": {"model": "m", "principles": "/a"}}}
+    with pytest.raises(ValidationError, match=r"sample\.principles and feedback\.judge\.principles both revise"):
+        Recipe.model_validate(both)

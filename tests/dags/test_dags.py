@@ -192,7 +192,8 @@ def test_a_round_is_sampled_voted_on_and_collected_before_anything_learns(bag):
     dag = bag.dags["feedback"]
     assert dag.get_task("due").upstream_task_ids == {"resolve"}
     assert dag.get_task("votes").upstream_task_ids == {"sample"}
-    assert dag.get_task("collect").upstream_task_ids == {"votes", "compare"}
+    assert dag.get_task("collect").upstream_task_ids == {"votes", "judged"}
+    assert dag.get_task("judged").upstream_task_ids == {"compare"}
     assert dag.get_task("compare").upstream_task_ids == {"sample"}
     for name in LEARNED:
         task = dag.get_task(name)
@@ -203,6 +204,33 @@ def test_a_round_is_sampled_voted_on_and_collected_before_anything_learns(bag):
     assert dag.get_task("evaluate").trigger_rule == "none_failed"
     assert dag.get_task("publish").upstream_task_ids == {"evaluate"}
     assert dag.get_task("votes").pool == "default_pool"
+
+
+def ends(dag, known):
+    """Task -> its state, if those of `known` end so and every other one that its trigger rule starts succeeds."""
+    states = {}
+    for task in dag.topological_sort():
+        above = {states[name] for name in task.upstream_task_ids}
+        rule, state = task.trigger_rule, "success"
+        if rule != "all_done":
+            if above & {"failed", "upstream_failed"}:
+                state = "upstream_failed"
+            elif rule == "all_success" and "skipped" in above:
+                state = "skipped"
+        states[task.task_id] = known.get(task.task_id, state) if state == "success" else state
+    return states
+
+
+@pytest.mark.parametrize("compare", ["success", "failed", "skipped"])
+def test_the_votes_of_people_are_collected_whatever_becomes_of_the_judge(bag, compare):
+    states = ends(bag.dags["feedback"], {"compare": compare})
+    assert (states["votes"], states["compare"], states["collect"]) == ("success", compare, "success")
+    assert [states[stage] for stage in LEARNED] == ["success"] * len(LEARNED)
+
+
+@pytest.mark.parametrize("failed", ["resolve", "sample", "votes"])
+def test_without_votes_nothing_is_collected(bag, failed):
+    assert ends(bag.dags["feedback"], {failed: "failed"})["collect"] == "upstream_failed"
 
 
 def test_a_round_ends_in_the_asset_that_starts_the_next_one(bag):
@@ -231,7 +259,7 @@ def test_benchmarks_are_mapped_over_what_the_recipe_names_and_stop_nothing(bag, 
     assert {*KNOWN_CONTEXT_KEYS}.isdisjoint(inspect.signature(lister.python_callable).parameters), (
         "Airflow refuses them"
     )
-    made = {"pretrain": {"pretrain"}, "align": {"sft", "gate", *ALIGNING}, "evaluate": {"resolve"}}[name]
+    made = {"pretrain": {"pretrain"}, "align": {"sft", "reward", "gate", *ALIGNING}, "evaluate": {"resolve"}}[name]
     assert task.upstream_task_ids == {"benchmarks"} | made
     assert task.downstream_task_ids == ({"abilities"} if name == "evaluate" else set())
     if name == "evaluate":

@@ -1,7 +1,12 @@
 """A question to a model over HTTP: what is sent, when it is asked again, and that no key and no flood gets through."""
 
+import contextlib
+import json
 import logging
 import socket
+import threading
+import time
+from typing import Any
 
 import pytest
 
@@ -9,8 +14,8 @@ from contract.conversation import Turn
 from contract.errors import InputError, SetupError
 from evals import endpoint
 from evals.endpoint import KEY, URL, Endpoint, from_environment
-from evals.judge import JudgeDown, Pair, judge_pairs
-from tests.evals.conftest import Answer, Served, completion
+from evals.judge import CutOff, JudgeDown, Pair, Refused, Unanswered, judge_pairs
+from tests.evals.conftest import Answer, Served
 
 TURNS = (Turn("system", "Judge."), Turn("user", "A or B?"))
 SECRET = "sk-never-shown-1234567890"
@@ -52,7 +57,7 @@ def test_what_may_pass_is_tried_again_after_longer_and_longer_waits(
     answers: list[Answer | str] = [
         (503, {}, b"busy"),
         (200, {}, b"<html>"),
-        (200, {}, completion("x").replace(b'"x"', b"null")),
+        (200, {}, b"{}"),
         (429, {"Retry-After": "30"}, b""),
         "[[B]]",
     ]
@@ -86,6 +91,68 @@ def test_a_judge_that_is_down_is_reported_and_not_counted(
     assert made.unjudged["a"].endswith("no answer after 5 tries, the last: status 500")
 
 
+def test_many_are_asked_at_once_and_each_answer_has_its_number(served: Served, model: Endpoint) -> None:
+    served.slow_s = 0.1
+    served.answer = lambda body, number: body["messages"][0]["content"].upper()
+    began = time.monotonic()
+    found = dict(model.ask_all([(Turn("user", f"q{number}"),) for number in range(16)]))
+    assert found == {number: f"Q{number}" for number in range(16)}
+    assert time.monotonic() - began < 1.2, "eight at a time"
+    assert dict(model.ask_all([])) == {}
+
+
+def test_after_an_error_what_was_answered_still_comes_and_nothing_more_is_asked(
+    served: Served, model: Endpoint
+) -> None:
+    served.slow_s = 0.02
+    served.answer = lambda body, number: (402, {}, b"no credit") if number == 3 else f"{number}"
+    found = []
+    with pytest.raises(InputError, match="no credit"):
+        found.extend(text for _, text in model.ask_all([TURNS] * 200))
+    assert {"1", "2"} <= {*found}
+    assert len(found) == len(served.asked) - 1 < 150
+
+
+def test_a_question_that_is_refused_costs_no_other_its_answer(served: Served, model: Endpoint) -> None:
+    asked = [(Turn("user", f"q{number}"),) for number in range(40)]
+
+    def some(body: dict[str, Any], number: int) -> str | Answer:
+        return (413, {}, b"too long") if body["messages"][0]["content"] in ("q0", "q7") else "fine"
+
+    served.answer = some
+    found = dict(model.ask_all(asked))
+    assert [number for number, answer in found.items() if isinstance(answer, Unanswered)] == [0, 7]
+    assert found[7].endswith("refuses the request (status 413): too long")
+    assert {found[number] for number in range(40) if number not in (0, 7)} == {"fine"}
+    served.answer = lambda body, number: (400, {}, b"no credit")
+    with pytest.raises(Refused, match="no credit"):
+        dict(model.ask_all(asked[:2]))
+    served.asked.clear()
+    served.answer = lambda body, number: "fine" if number <= 5 else (400, {}, b"no credit")
+    found = {}
+    with pytest.raises(Refused, match="no credit"):
+        found.update(model.ask_all(asked * 5))
+    assert {*found.values()} == {"fine"}, "many in a row are no matter of the questions"
+    assert len(served.asked) < 60
+
+
+def test_an_answer_says_whether_it_is_whole(served: Served, model: Endpoint) -> None:
+    def ended(content: object, why: str) -> Answer:
+        return 200, {}, json.dumps({"choices": [{"message": {"content": content}, "finish_reason": why}]}).encode()
+
+    served.answer = lambda body, number: ended("a whole text", "stop")
+    assert not isinstance(model.ask(TURNS), CutOff)
+    served.answer = lambda body, number: ended("a text that br", "length")
+    assert isinstance(model.ask(TURNS), CutOff)
+    served.answer = lambda body, number: ended("bad \ud800 text", "stop")
+    assert model.ask(TURNS) == "bad ? text"
+    served.asked.clear()
+    served.answer = lambda body, number: ended(None, "content_filter")
+    with pytest.raises(Refused, match="its answer has no text: content_filter"):
+        model.ask(TURNS)
+    assert len(served.asked) == 1
+
+
 def test_a_port_where_nobody_listens_is_a_judge_that_is_down(waits: list[float]) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -102,6 +169,32 @@ def test_a_server_that_hangs_is_not_waited_for(
     served.slow_s = 0.3
     with pytest.raises(JudgeDown, match="no answer after 2 tries"):
         Endpoint(served.url, "m", tries=2, sleep=waits.append).ask(TURNS)
+
+
+@pytest.mark.parametrize("first", [b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 200 OK\r\n\r\n"], ids=["headers", "body"])
+def test_a_server_that_sends_a_byte_now_and_then_is_not_waited_for(
+    first: bytes, waits: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoint, "ANSWER_S", 0.4)
+    over = threading.Event()
+
+    def drip(server: socket.socket) -> None:
+        with contextlib.suppress(OSError), server.accept()[0] as caller:
+            caller.recv(1 << 16)
+            caller.sendall(first)
+            while not over.wait(0.02):
+                caller.sendall(b"x")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        dripping = threading.Thread(target=drip, args=(server,), daemon=True)
+        dripping.start()
+        threading.Timer(4, over.set).start()
+        began = time.monotonic()
+        with pytest.raises(JudgeDown, match="its answer took more than 0 s"):
+            Endpoint(f"http://127.0.0.1:{server.getsockname()[1]}", "m", tries=1).ask(TURNS)
+        assert time.monotonic() - began < 2
+        over.set()
+        dripping.join()
 
 
 def test_what_cannot_pass_is_not_tried_again_and_shows_no_key(
@@ -127,7 +220,7 @@ def test_a_redirect_gets_no_key(served: Served, model: Endpoint) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"no json", b"{}", b'{"choices": []}', b'{"choices": [{"message": {"content": null}}]}', b"[" * 100_000]
+    "data", [b"no json", b"{}", b'{"choices": []}', b'{"choices": [{"message": {"content": 7}}]}', b"[" * 100_000]
 )
 def test_what_is_no_answer_is_none(served: Served, waits: list[float], data: bytes) -> None:
     served.answer = lambda body, number: (200, {}, data)
@@ -154,4 +247,5 @@ def test_the_address_and_the_key_come_from_the_environment(waits: list[float], m
         from_environment("m")
     monkeypatch.setenv(URL, " https://host/v1\n")
     found = from_environment("m")
-    assert (found.base, found.model, found.key) == ("https://host/v1", "m", SECRET)
+    assert (found.base, found.model, found.key, found.max_tokens) == ("https://host/v1", "m", SECRET, 1024)
+    assert from_environment("m", 4096).max_tokens == 4096

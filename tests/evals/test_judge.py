@@ -12,6 +12,7 @@ from evals.judge import (
     JudgeDown,
     Judging,
     Pair,
+    Refused,
     ask_pair,
     ask_rating,
     judge_pairs,
@@ -116,7 +117,12 @@ def test_a_judge_that_stays_down_is_asked_no_more() -> None:
         asked.append(1)
         raise JudgeDown("down")
 
-    made = judge_pairs([Pair(str(at), "p", "x", "y") for at in range(30)], down, workers=1)
+    def refuses(turns: Sequence[Turn]) -> str:
+        raise Refused("too long")
+
+    some = [Pair(str(at), "p", "x", "y") for at in range(30)]
+    assert {*judge_pairs(some, refuses, workers=1).unjudged.values()} == {"too long"}, "it is not down"
+    made = judge_pairs(some, down, workers=1)
     assert (len(asked), len(made.unjudged), made.ballots) == (DOWN_IN_A_ROW, 30, ())
     assert made.unjudged["29"] == "not asked, because the judge was down for 5 pairs in a row"
     assert Judging((), {}).told() == "all 0 pairs were judged"
@@ -128,5 +134,5 @@ def test_replies_are_rated() -> None:
     ratings, unrated = rate(
         pairs, lambda turns: answers[turns[1].text.partition("reply ")[2].partition("\n")[2][6:7] or "a"], workers=1
     )
-    assert [(one.id, one.points, one.category) for one in ratings] == [("a", 8, "maths")]
+    assert [(one.pair, one.points, one.reasons) for one in ratings] == [(pairs[0], 8, "good [[8]]")]
     assert unrated == {"b": "the judge's answer holds no points from 1 to 10"}

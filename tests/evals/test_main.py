@@ -85,6 +85,14 @@ def test_two_result_sets_are_compared(files: Path, capsys: pytest.CaptureFixture
     assert [one["worse"] for one in json.loads(capsys.readouterr().out)] == [True, True]
 
 
+@pytest.mark.parametrize("said", ["95", "1", "0.49", "nan", "-0.95", "high"])
+def test_a_confidence_at_which_nothing_is_ever_worse_is_refused(said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["compare", "a.jsonl", "b.jsonl", "--confidence", said])
+    assert ended.value.code == 2
+    assert f"argument --confidence: {said}: give a share from 0.5 to below 1, such as 0.95" in capsys.readouterr().err
+
+
 def test_mistakes_are_one_line(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["grade", "gsm9k", "--items", "x", "--outputs", "y"]) == 65
     assert capsys.readouterr().err.startswith("error: there is no task 'gsm9k'; there are arc,")

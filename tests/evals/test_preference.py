@@ -92,10 +92,10 @@ def test_places_are_counted_over_decided_verdicts() -> None:
     assert (nothing.first, nothing.low, nothing.high) == (0.5, 0, 1)
 
 
-def test_groups_have_win_rates_of_their_own() -> None:
+def test_groups_have_ballots_of_their_own() -> None:
     some = ballots(("first", "second"), category="code") + ballots(("second", "first"), ("tie", "tie"), category="art")
     found = by_group(some, lambda one: one.pair.category)
-    assert {name: one.mean for name, one in found.items()} == {"art": 0.25, "code": 1}
+    assert {name: win_rate(of).mean for name, of in found.items()} == {"art": 0.25, "code": 1}
 
 
 def test_kappa_of_noisy_judges_is_its_closed_form() -> None:

@@ -1,5 +1,6 @@
 """The sandbox: what runs in it, what does not get out of it, and that nothing runs without it."""
 
+import os
 import platform
 import re
 import time
@@ -10,7 +11,7 @@ import pytest
 from contract.confinement import ALLOW, ARCHITECTURES, REFUSE, X32
 from contract.errors import SetupError
 from evals import sandbox
-from evals.sandbox import Limits, filter_program, run, run_all
+from evals.sandbox import Limits, at_once, filter_program, run, run_all
 from perf.evaluate.escapes import ATTEMPTS, LEAST, bare, tried, world
 from tests.evals.conftest import needs_sandbox
 
@@ -67,6 +68,17 @@ def test_programs_end_as_they_do(program: str, ending: str, said: str) -> None:
 
 
 @needs_sandbox
+@pytest.mark.parametrize(
+    "end",
+    ["import os; os.kill(os.getpid(), 9)", "import os; os._exit(3)", "import ctypes; ctypes.string_at(0)", "1 / 0"],
+)
+def test_what_was_printed_before_a_sudden_end_is_kept(end: str) -> None:
+    """An escape that is told and then hidden by a crash would look as if it was held."""
+    ended = run(f"print('told')\n{end}", SHORT)
+    assert (ended.ending, "told" in ended.output) == ("failed", True)
+
+
+@needs_sandbox
 def test_the_usual_modules_are_there() -> None:
     names = "bisect collections copy datetime decimal fractions functools hashlib heapq itertools json math operator random re statistics string typing"
     assert run(f"import {', '.join(names.split())}").passed
@@ -78,6 +90,34 @@ def test_many_programs_run_at_once_and_keep_their_order() -> None:
     ended = run_all([f"import time; time.sleep(1); assert {at} % 2" for at in range(8)], SHORT, workers=8)
     assert [one.passed for one in ended] == [False, True] * 4
     assert time.monotonic() - began < 6
+
+
+@pytest.mark.parametrize(
+    ("cores", "quota", "memory", "programs"),
+    [
+        (4, None, None, 4),
+        (64, "max 100000", "max", 10),  # of 10 GiB
+        (64, "200000 100000", "max", 2),
+        (64, "50000 100000", "max", 1),
+        (64, "max 100000", str(3 << 30), 3),
+        (64, "max 100000", str(1 << 20), 1),
+    ],
+)
+def test_as_many_programs_run_at_once_as_have_a_processor_and_memory_of_their_own(
+    cores: int,
+    quota: str | None,
+    memory: str | None,
+    programs: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, said in (("cpu.max", quota), ("memory.max", memory)):
+        if said is not None:
+            (tmp_path / name).write_text(f"{said}\n")
+    monkeypatch.setattr(sandbox, "CGROUP", tmp_path)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+    monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 10 << 18}.__getitem__)
+    assert at_once(Limits(memory=1 << 30, scratch=0)) == programs
 
 
 @needs_sandbox

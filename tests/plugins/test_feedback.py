@@ -3,6 +3,7 @@
 import asyncio
 import datetime
 import logging
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -17,6 +18,8 @@ from contract.feedback import Item, Reply, Vote, item_id
 from contract.manifest import Attempt
 from contract.plan import open_run
 from contract.results import result_of
+from evals import kept
+from evals.judging import Judge
 from gristmill_airflow import feedback
 from gristmill_airflow.feedback import Due, Votes, VotesTrigger
 from gristmill_airflow.note import OURS
@@ -136,11 +139,13 @@ def test_a_store_that_fails_is_asked_again_and_a_lost_round_is_told(run, monkeyp
 def in_airflow(monkeypatch):
     """What the tasks leave in Airflow: `summary`, and the event's `extra`."""
     event = SimpleNamespace(extra=None, add_partitions=lambda key: None)
-    left = {"event": event}
+    left = {"event": event, "compare": 0}
     context = {
         "dag": SimpleNamespace(dag_id="feedback"),
         "run_id": "manual__1",
-        "ti": SimpleNamespace(xcom_push=lambda key, value: left.update({key: value})),
+        "ti": SimpleNamespace(
+            xcom_push=lambda key, value: left.update({key: value}), xcom_pull=lambda task_ids: left.get(task_ids)
+        ),
         "outlet_events": {feedback.RESOLVED: event},
     }
     monkeypatch.setattr(feedback, "get_current_context", lambda: context)
@@ -162,6 +167,9 @@ def test_a_collected_round_is_the_run_that_the_pages_show(run, in_airflow, caplo
     assert f"run: {uri}" in caplog.messages
     assert open_run(uri).recipe.sample.round == 2
     assert feedback.collect.function(run.uri, made.name) == uri
+    del in_airflow["compare"]
+    assert feedback.collect.function(run.uri, made.name) == uri
+    assert in_airflow[SUMMARY] == "round 1: 1 of 1 items have their votes, of 1 people; the judge failed"
 
 
 def test_nobody_but_people_compares_unless_the_recipe_names_a_model(run, in_airflow):
@@ -189,6 +197,48 @@ def test_a_reward_model_of_the_store_votes_by_the_rewards_that_were_sampled(
     [one] = contract_feedback.ballots(run.store, made).counting
     assert (one.annotator, one.ranks, one.comment) == (f"judge:{judge}", (2, 1), "rewards 0.25, 1.5")
     assert rounds.votes(run.store, made.name).complete
+
+
+def test_a_chat_model_of_the_store_votes_by_what_it_answered_when_it_sampled(
+    tmp_path, resolve_run, in_airflow, monkeypatch, caplog
+):
+    """It prefers the second reply, and its revision to the first; of one order of the choices nothing can be read."""
+    monkeypatch.setattr(feedback, "now", lambda: NOW)
+    (tmp_path / "crawl").mkdir(exist_ok=True)
+    (tmp_path / "crawl" / "a.warc").write_bytes(b"WARC/1.0\r\n")
+    rules = tmp_path / "rules.txt"
+    rules.write_text("Be kind.\n")
+    model = f"ppo/{'d' * 40}"
+    run = resolve_run(tmp_path / "crawl", {"sample.judge": model, "sample.principles": str(rules)})
+
+    def said(prompt):
+        system, user = (turn.text for turn in prompt)
+        if "Rank the replies" not in system:
+            return "c"
+        shown = re.findall(r"\[reply [AB] \w+\]\n(\w)", user)
+        if shown == ["c", "a"]:
+            return "I cannot say."
+        return "A > B" if shown[0] > shown[1] else "B > A"
+
+    judge = Judge(model, lambda prompts: ((at, said(prompt)) for at, prompt in enumerate(prompts)))
+    attempt = Attempt(run, run.task("sample"))
+    files = [contract_feedback.write_items(run.store, attempt.path("items.parquet"), [ITEM])]
+    rows = kept.ask_everything(judge, [ITEM], ["Be kind."])
+    files.append(kept.write(run.store, attempt.path("judged.parquet"), model, rows))
+    attempt.commit(files, result=result_of("sample").model_construct(round=1, prompts=1, items=1, replies=2))
+    rules.unlink()  # the rows say by which principle
+    with caplog.at_level("INFO"):
+        assert feedback.compare.function(run.uri) == 4
+        assert feedback.compare.function(run.uri) == 0, "votes are kept once"
+    beside, made = sorted(contract_feedback.rounds(run.store)[0], key=lambda one: one.name, reverse=True)
+    assert f"round {made.name}: 2 new votes of judge:{model}, of which 0 rank nothing" in caplog.messages
+    assert f"revised: {beside.name}; 0 revisions change nothing; 2 new votes of judge:{model}, of which 1 rank nothing" in caplog.messages  # fmt: skip
+    votes = contract_feedback.ballots(run.store, made).counting
+    assert [(vote.annotator, vote.ranks) for vote in votes] == [(f"judge:{model}", (2, 1))] * 2
+    chosen = contract_feedback.ballots(run.store, beside).counting
+    assert sorted((vote.ranks, vote.skipped) for vote in chosen) == [((), True), ((2, 1), False)]
+    steps = run.store.read_bytes(f"feedback/{beside.name}/steps/{ITEM.id}.json").decode()
+    assert '"principle": "Be kind."' in steps
 
 
 def test_a_judge_without_an_address_is_refused_at_once(tmp_path, resolve_run, in_airflow, monkeypatch):

@@ -141,6 +141,11 @@ def test_a_round_of_feedback_is_sampled_by_one_model_at_a_time() -> None:
     assert one.flops == pytest.approx(one.tokens * (2 * count + 4 * 12 * 768 * 384))
     few = estimate.sample(base("sample.prompts=10", "sample.engine={micro_batch: 64, dtype: bf16}"), H100)
     assert few.memory.cache == 2 * 2 * 12 * 768 * 10 * (256 + 128)
+    same = "prompts: 1000, replies: 4, engine: {micro_batch: 64, processes: 2, dtype: bf16}"
+    for given, asked in (("judge: sft", 2), ("judge: sft, principles: /rules.txt", 6)):
+        judged = estimate.sample(base(f"sample={{{given}, {same}}}"), H100)
+        assert judged.generation == pytest.approx((4 + asked) * 8 * each)
+        assert judged.tokens == 1000 * (4 * 384 + asked * (384 + 2 * 128))
     told = "\n".join(estimate.report(recipe, H100, 0.4))
     assert "sample fits" in told
     assert re.search(r"^sample: \d+\.\d\d of its hours are sampling", told, re.MULTILINE)

@@ -3,6 +3,7 @@
 import subprocess
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,11 +18,15 @@ from contract.manifest import Manifest, need
 from contract.settings.training import Sample
 from contract.store import Store
 from contract.tables import read_rows
+from evals.tasks.prompts import Prompt
 from tests.declared import only_declared
 from training import reward, sample
+from training.answering import Asked, answer
 from training.chat.template import open_chat
 from training.data.examples import own_pairs
 from training.engine.job import Job
+from training.models.opened import open_result
+from training.models.reader import Reader
 from training.sample import Voice, items_of, voices
 
 SFT, PPO, OLD = (Input(stage=stage, partition="all", fingerprint=digit * 40) for stage, digit in (("sft", "a"), ("ppo", "b"), ("ppo", "c")))  # fmt: skip
@@ -102,6 +107,68 @@ def test_a_judge_with_another_tokenizer_is_refused(align: Callable[..., Job], mo
     monkeypatch.setattr(sample, "need", changed)
     with pytest.raises(InputError, match=r"sample\.judge: reward/\w+ has another tokenizer"):
         sample.with_rewards(job, [], open_chat(job))
+
+
+@pytest.fixture
+def reads_far(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tiny models learned on 64 tokens, and a question has 600; nothing stops them from reading on."""
+    monkeypatch.setattr(Reader, "longest", 2048)
+
+
+def test_a_chat_model_of_the_run_compares_criticises_revises_and_chooses(
+    align: Callable[..., Job], tmp_path: Path, reads_far: None
+) -> None:
+    rules = tmp_path / "rules.txt"
+    rules.write_text("Be kind.\nBe true.\n")
+    job = align("sample", *SMALL, "sample.prompts=4", "sample.judge=aligned", f"sample.principles={rules}")
+    sample.run(job)
+    made, model = need(job.store, job.task), sample.models_of(job)["aligned"]
+    address = f"{model.stage}/{model.fingerprint}"
+    [file] = made.of(Kind.JUDGED)
+    rows = [*read_rows(job.store, file)]
+    told, found = results.Sample.of(made), items(job)
+    changed = {row["item"] for row in rows if row["step"] == "choice"}
+    steps = Counter((row["item"], row["step"]) for row in rows)
+    for item in found:
+        wanted = {"comparison": 2, "critique": 1, "revision": 1, "choice": 2 * (item.id in changed)}
+        assert {step: steps[item.id, step] for step in wanted} == wanted
+    assert {row["model"] for row in rows} == {address} == {told.judge}
+    assert told.asked == 2 * (len(found) + len(changed))
+    assert told.unread == sum(row["ranks"] is None for row in rows if row["step"] in ("comparison", "choice"))
+    assert (told.too_long, told.revised) == (0, len(changed))
+
+    opened = open_result(job.scratch, need(job.store, model), "fp32", job.ranks.device)
+    prompts = [Prompt("", tuple(Turn(**turn) for turn in row["prompt"])) for row in rows]
+    outputs = answer(opened.module, opened.wording, prompts, Asked(max_tokens=12))
+    for row, [output] in zip(rows, outputs, strict=True):
+        system, user = row["prompt"]
+        assert row["answer"] == (output.text.strip() if row["step"] == "revision" else output.text)
+        assert (row["principle"] in ("Be kind.", "Be true.")) == (row["step"] != "comparison")
+        assert row["principle"] in system["text"]
+        item = next(one for one in found if one.id == row["item"])
+        shown = [reply.text for reply in item.replies] if row["step"] == "comparison" else [item.replies[0].text]
+        assert all(f"\n{text}\n[end " in user["text"] for text in (item.prompt[-1].text, *shown))
+
+
+def test_a_chat_model_of_the_store_judges_and_another_one_is_another_result(
+    align: Callable[..., Job], reads_far: None
+) -> None:
+    few = (*SMALL, "sample.prompts=4")
+    address = f"sft/{align('ppo').task.of('sft')[0].fingerprint}"
+    job = align("sample", *few, f"sample.judge={address}")
+    sample.run(job)
+    made = need(job.store, job.task)
+    assert results.Sample.of(made).judge == address
+    [file] = made.of(Kind.JUDGED)
+    assert {row["step"] for row in read_rows(job.store, file)} == {"comparison"}
+    plain = align("sample", *few)
+    assert plain.task.fingerprint != job.task.fingerprint != align("sample", *few, "sample.judge=sft").task.fingerprint
+    assert Input(stage="sft", partition="all", fingerprint=address[4:]) in job.task.elsewhere
+    job.store.delete(f"{job.task.prefix}/manifest.json")
+    again = align("sample", *few, f"sample.judge={address}")
+    sample.run(again)
+    [same] = need(again.store, again.task).of(Kind.JUDGED)
+    assert same.sha256 == file.sha256
 
 
 def test_another_round_draws_other_prompts_and_is_another_task(align: Callable[..., Job]) -> None:
