@@ -73,11 +73,18 @@ def grade(
     return [
         Record(
             task.name, task.ability, item.id, item.source, sample, prompts[item.id],
-            one.text[:MOST_CHARS] if one.logprobs is None else " ".join(f"{value:.6g}" for value in one.logprobs),
+            _shown_output(task, one),
             "; ".join(item.answers), verdict.extracted, verdict.score, one.reward, item.where,
         )
         for (item, sample, one), verdict in zip(flat, verdicts, strict=True)
     ]  # fmt: skip
+
+
+def _shown_output(task: Task, output: Output) -> str:
+    """The text with its thought, or of one too long for a record the part that was graded; or the log-likelihoods."""
+    if output.logprobs is not None:
+        return " ".join(f"{value:.6g}" for value in output.logprobs)
+    return output.text if len(output.text) <= MOST_CHARS else task.part(output.text)
 
 
 def _check(items: Sequence[Item], outputs: Mapping[str, Sequence[Output]]) -> None:

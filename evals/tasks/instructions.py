@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from evals.tasks.task import MOST_CHARS, NOTHING, Item, Style, Task, Verdict
+from evals.tasks.task import NOTHING, Item, Style, Task, Verdict, cut_head
 
 Row = Mapping[str, Any]
 Values = Mapping[str, Any]
@@ -207,7 +207,7 @@ def read(row: Row, place: str) -> Item:
 
 def followed(item: Item, output: str) -> list[bool]:
     """Whether each instruction of an item is followed; an empty reply follows none."""
-    text = output[:MOST_CHARS].rpartition("</think>")[2].strip()
+    text = cut_head(output).strip()
     names: Sequence[str] = item.fields["names"]
     if not text:
         return [False] * len(names)
@@ -216,12 +216,14 @@ def followed(item: Item, output: str) -> list[bool]:
 
 def grade(item: Item, output: str) -> Verdict:
     """Whether all instructions are followed. What is extracted names those that are not."""
-    if not output.strip():
+    if not cut_head(output).strip():
         return NOTHING
     kept = followed(item, output)
     broken = [name for name, one in zip(item.fields["names"], kept, strict=True) if not one]
     return Verdict(f"broken: {', '.join(broken)}" if broken else "all followed", float(not broken))
 
 
-IFEVAL = Task("ifeval", "dialogue", read, grade, {"plain": Style(lambda item: item.question, lambda item: "")})
+IFEVAL = Task(
+    "ifeval", "dialogue", read, grade, {"plain": Style(lambda item: item.question, lambda item: "")}, part=cut_head
+)  # fmt: skip
 TASKS = (IFEVAL,)

@@ -5,7 +5,7 @@ from typing import Any
 
 from evals.references import best_f1, exact_match
 from evals.tasks.answers import announced, refuses
-from evals.tasks.task import NOTHING, Item, Style, Task, Verdict, cut_stop, cut_tail
+from evals.tasks.task import NOTHING, Item, Style, Task, Verdict, cut_tail, said
 
 Row = Mapping[str, Any]
 STOPS = ("\nQuestion:", "\nQ:", "\n\n")
@@ -55,9 +55,13 @@ def read_tydiqa(row: Row, place: str) -> Item:
     return Item(name, name.partition("-")[0], str(row["question"]), (), listed(texts), fields)
 
 
+def answer_part(output: str) -> str:
+    return cut_tail(said(output).lstrip(), STOPS)
+
+
 def short_answer(output: str) -> str | None:
     """What is announced as the answer, else the first line that says something; None for a refusal or nothing."""
-    text = cut_tail(cut_stop(output.lstrip(), STOPS))
+    text = answer_part(output)
     if refuses(text):
         return None
     first = next(announced(text), "") or text.strip().partition("\n")[0]
@@ -85,7 +89,11 @@ PASSAGE = Style(lambda item: f"{item.fields['context']}\n\nQuestion: {item.quest
 OPEN = Style(
     lambda item: f"Q: {item.question.rstrip('?')}?\nA:", first, lambda item: "Answer these questions:\n\n", STOPS, "\n"
 )
-NATURAL_QUESTIONS = Task("naturalquestions", "knowledge en", read_nq, grade_exact, {"question": OPEN}, shots=5)
-TRIVIAQA = Task("triviaqa", "knowledge en", read_trivia, grade_exact, {"question": QUESTION}, shots=5)
-TYDIQA = Task("tydiqa", "reasoning", read_tydiqa, grade_f1, {"passage": PASSAGE}, shots=1, rows=squad_rows)
+NATURAL_QUESTIONS = Task(
+    "naturalquestions", "knowledge en", read_nq, grade_exact, {"question": OPEN}, shots=5, part=answer_part
+)
+TRIVIAQA = Task("triviaqa", "knowledge en", read_trivia, grade_exact, {"question": QUESTION}, shots=5, part=answer_part)
+TYDIQA = Task(
+    "tydiqa", "reasoning", read_tydiqa, grade_f1, {"passage": PASSAGE}, shots=1, rows=squad_rows, part=answer_part
+)
 TASKS = (NATURAL_QUESTIONS, TRIVIAQA, TYDIQA)

@@ -35,6 +35,18 @@ def test_each_output_is_a_row_with_its_prompt_answer_and_verdict() -> None:
     assert (made.pass_at, made.majority) == ({}, None)
 
 
+def test_of_a_text_that_is_too_long_the_part_that_was_graded_is_kept() -> None:
+    texts = [
+        f"<think>{'x' * 30_000}</think>#### 0",
+        "1" * 30_000 + "#### 1",
+        f"#### 2\nQuestion: {'y' * 30_000}",
+        "<think>x</think>3",
+    ]
+    rows = graded(GSM8K, ITEMS, {item.id: [Output(text)] for item, text in zip(ITEMS, texts, strict=True)})
+    assert [one.output for one in rows] == ["#### 0", "1" * (20_000 - 6) + "#### 1", "#### 2", "<think>x</think>3"]
+    assert [one.score for one in rows] == [1] * 4
+
+
 def test_no_warning_from_nine_tenths_on() -> None:
     rows = [Record("t", "maths", str(at), str(at), 0, "", "", "", None if at == 0 else "1", 0.0) for at in range(10)]
     assert report(rows).warnings == []

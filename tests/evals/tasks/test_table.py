@@ -9,7 +9,7 @@ from contract.benchmarks import ABILITIES, KNOWN, Known
 from contract.errors import InputError
 from evals.tasks.instructions import CHECKS
 from evals.tasks.table import TASKS, task_named
-from evals.tasks.task import Item, Style, cut_stop, cut_tail
+from evals.tasks.task import MOST_CHARS, Item, Style, cut_head, cut_stop, cut_tail
 from evals.tasks.toxicity import WordList
 
 
@@ -44,6 +44,8 @@ def test_outputs_are_cut() -> None:
     assert cut_stop("a", ("\n",)) == "a"
     assert cut_tail("x" * 50_000 + "y") == "x" * 19_999 + "y"
     assert cut_tail("thought</think>said") == "said"
+    assert cut_tail("\nQ: thought</think>said\nQ: b", ("\nQ:",)) == "said"
+    assert cut_head("x" * 50_000 + "</think>" + "y" * 50_000) == "y" * 20_000
 
 
 FOUR = {"question": "Q", "A": "red", "B": "2", "C": "3万", "D": "x", "answer": "B"}
@@ -99,6 +101,31 @@ def items(name: str) -> list[Item]:
     words = {"words": WordList(frozenset({"darn", "万"}))} if TASKS[name].needs_words else {}
     read = [TASKS[name].read(row, f"file/{at}") for at, row in enumerate(ROWS[name])]
     return [replace(one, fields={**one.fields, **words}) for one in read]
+
+
+THOUGHT = f"<think>{'I wonder, darn, def f(): ' * 900}\n\nQ: no\nQuestion: no\nProblem: no\n\n</think>\n\n"
+SAID = {
+    "mmlu": "B", "ceval": "B", "cmmlu": "B", "gsm8k": "30000", "mgsm": "3万", "math": "$0.5$", "bbh": "(A)",
+    "hellaswag": "B", "arc": "A", "openbookqa": "A", "boolq": "No.", "piqa": "A", "siqa": "C", "winogrande": "B", "race": "B",
+    "naturalquestions": "Two", "triviaqa": "Two", "tydiqa": "two", "truthfulqa": "yes", "retrieval": "30000",
+    "translation": "3万 is a number", "summary": "3万", "realtoxicityprompts": "went home",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_what_is_thought_is_not_graded_however_long_it_is(name: str) -> None:
+    task, item = TASKS[name], items(name)[0]
+    assert len(THOUGHT) > MOST_CHARS
+    if task.program:
+        assert task.program(item, f"{THOUGHT}    return 5") == task.program(item, "\n\n    return 5")
+    elif name == "ifeval":
+        no_comma = task.read({"prompt": "p", "instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]}, "0")
+        assert [task.grade(no_comma, f"{THOUGHT}{text}").score for text in ("Yes.", "No, no.")] == [1, 0]
+        assert task.grade(item, THOUGHT).extracted is None
+    elif name != "perplexity":
+        assert task.grade(item, f"{THOUGHT}{SAID[name]}") == task.grade(item, SAID[name])
+        assert task.grade(item, SAID[name]).score == 1
+    assert task.part(f"{THOUGHT}it said").strip() == "it said"
 
 
 @pytest.mark.parametrize("name", TASKS)
