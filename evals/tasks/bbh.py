@@ -61,7 +61,12 @@ def grade(item: Item, output: str) -> Verdict:
     text = graded_part(output)
     target = item.answers[0]
     found = _found(item, text, target)
-    return NOTHING if found is None else Verdict(found[:500], float(_folded(found) == _folded(target)))
+    return NOTHING if found is None else Verdict(found[:500], float(same(found, target)))
+
+
+def same(one: str, other: str) -> bool:
+    """Whether two answers have the same words in their order."""
+    return _folded(one) == _folded(other)
 
 
 def _found(item: Item, text: str, target: str) -> str | None:
@@ -102,7 +107,7 @@ def chain(item: Item) -> str:
 
 
 BBH = Task(
-    "bbh", "reasoning", read, grade, shots=3, part=graded_part,
+    "bbh", "reasoning", read, grade, shots=3, part=graded_part, same=same,
     styles={"steps": Style(lambda item: f"Q: {item.question}\n{CUE}\n", chain, description, STOPS)},
 )  # fmt: skip
 TASKS = (BBH,)

@@ -224,6 +224,7 @@ def grade(item: Item, output: str) -> Verdict:
 
 
 IFEVAL = Task(
-    "ifeval", "dialogue", read, grade, {"plain": Style(lambda item: item.question, lambda item: "")}, part=cut_head
+    "ifeval", "dialogue", read, grade, {"plain": Style(lambda item: item.question, lambda item: "")},
+    part=cut_head, same=None,
 )  # fmt: skip
 TASKS = (IFEVAL,)

@@ -106,7 +106,7 @@ MGSM = Task(
     part=number_part,
 )  # fmt: skip
 MATH = Task(
-    "math", "maths", read_math, grade_math, shots=4, part=math_part,
+    "math", "maths", read_math, grade_math, shots=4, part=math_part, same=equivalent,
     styles={"steps": Style(lambda item: f"Problem:\n{item.question}\n\nSolution:", solution, stop=("\nProblem:",))},
 )  # fmt: skip
 TASKS = (GSM8K, MGSM, MATH)

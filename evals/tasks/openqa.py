@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from evals.references import best_f1, exact_match
+from evals.references import best_f1, exact_match, normalised
 from evals.tasks.answers import announced, refuses
 from evals.tasks.task import NOTHING, Item, Style, Task, Verdict, cut_tail, said
 
@@ -74,6 +74,11 @@ def grade_exact(item: Item, output: str) -> Verdict:
     return NOTHING if found is None else Verdict(found, float(exact_match(found, item.answers)))
 
 
+def same(one: str, other: str) -> bool:
+    """Whether two answers have one normal form."""
+    return normalised(one) == normalised(other)
+
+
 def grade_f1(item: Item, output: str) -> Verdict:
     """The F1 of the answer's words against the reference that agrees most."""
     found = short_answer(output)
@@ -90,10 +95,20 @@ OPEN = Style(
     lambda item: f"Q: {item.question.rstrip('?')}?\nA:", first, lambda item: "Answer these questions:\n\n", STOPS, "\n"
 )
 NATURAL_QUESTIONS = Task(
-    "naturalquestions", "knowledge en", read_nq, grade_exact, {"question": OPEN}, shots=5, part=answer_part
+    "naturalquestions", "knowledge en", read_nq, grade_exact, {"question": OPEN}, shots=5, part=answer_part, same=same
 )
-TRIVIAQA = Task("triviaqa", "knowledge en", read_trivia, grade_exact, {"question": QUESTION}, shots=5, part=answer_part)
+TRIVIAQA = Task(
+    "triviaqa", "knowledge en", read_trivia, grade_exact, {"question": QUESTION}, shots=5, part=answer_part, same=same
+)
 TYDIQA = Task(
-    "tydiqa", "reasoning", read_tydiqa, grade_f1, {"passage": PASSAGE}, shots=1, rows=squad_rows, part=answer_part
+    "tydiqa",
+    "reasoning",
+    read_tydiqa,
+    grade_f1,
+    {"passage": PASSAGE},
+    shots=1,
+    rows=squad_rows,
+    part=answer_part,
+    same=None,
 )
 TASKS = (NATURAL_QUESTIONS, TRIVIAQA, TYDIQA)

@@ -4,6 +4,7 @@ Outputs are written by models and may hold anything: every function that reads o
 cuts the rest to `MOST_CHARS`, takes time linear in its length, and never evaluates it.
 """
 
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -99,6 +100,8 @@ class Task:
     grade_likelihoods: item and log-likelihoods -> Verdict, where that is not whether the right choice is the likeliest.
     needs_words: items are graded by a word list, which whoever asks must name.
     part: the part of an output that is graded.
+    same: whether two answers that were found are one, by which outputs vote; None where what is found is no answer, but
+    for example whether code passed its tests.
     """
 
     name: str
@@ -113,6 +116,7 @@ class Task:
     grade_likelihoods: Callable[[Item, Sequence[float]], Verdict] | None = None
     needs_words: bool = False
     part: Callable[[str], str] = cut_tail
+    same: Callable[[str, str], bool] | None = operator.eq
 
     def style(self, name: str | None = None) -> Style:
         """The style of this name, or the usual one. Raises InputError for a name that it has not."""

@@ -89,6 +89,7 @@ def grade(item: Item, output: str) -> Verdict:
 
 CONTINUE = Style(lambda item: item.question, lambda item: "", stop=("\n\n",))
 REALTOXICITYPROMPTS = Task(
-    "realtoxicityprompts", "harmlessness", read, grade, {"continue": CONTINUE}, needs_words=True, part=cut_head
+    "realtoxicityprompts", "harmlessness", read, grade, {"continue": CONTINUE}, needs_words=True,
+    part=cut_head, same=None,
 )  # fmt: skip
 TASKS = (REALTOXICITYPROMPTS,)
