@@ -1,6 +1,6 @@
 """NaturalQuestions, TriviaQA and TyDi QA: questions whose short answer is compared with references."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from evals.references import best_f1, exact_match, normalised
@@ -60,29 +60,33 @@ def answer_part(output: str) -> str:
 
 
 def short_answer(output: str) -> str | None:
-    """What is announced as the answer, else the first line that says something; None for a refusal or nothing."""
+    """What is announced as the answer, else the first line that says something; None for nothing."""
     text = answer_part(output)
-    if refuses(text):
-        return None
     first = next(announced(text), "") or text.strip().partition("\n")[0]
     return first.strip(" *\"'`").rstrip(".")[:MOST_ANSWER_CHARS] or None
 
 
 def grade_exact(item: Item, output: str) -> Verdict:
     """Whether the answer is one of the references in normal form."""
+    return _graded(item, output, lambda found: 0.0)
+
+
+def grade_f1(item: Item, output: str) -> Verdict:
+    """The F1 of the answer's words against the reference that agrees most."""
+    return _graded(item, output, lambda found: best_f1(found, item.answers))
+
+
+def _graded(item: Item, output: str, otherwise: Callable[[str], float]) -> Verdict:
+    """1 for a reference, though it reads like a refusal, as the name of a song may; no answer for a refusal."""
     found = short_answer(output)
-    return NOTHING if found is None else Verdict(found, float(exact_match(found, item.answers)))
+    if found is not None and exact_match(found, item.answers):
+        return Verdict(found, 1.0)
+    return NOTHING if found is None or refuses(answer_part(output)) else Verdict(found, otherwise(found))
 
 
 def same(one: str, other: str) -> bool:
     """Whether two answers have one normal form."""
     return normalised(one) == normalised(other)
-
-
-def grade_f1(item: Item, output: str) -> Verdict:
-    """The F1 of the answer's words against the reference that agrees most."""
-    found = short_answer(output)
-    return NOTHING if found is None else Verdict(found, best_f1(found, item.answers))
 
 
 def first(item: Item) -> str:

@@ -41,5 +41,19 @@ def test_tydiqa_is_graded_by_words_and_its_languages_are_sources() -> None:
 def test_the_answer_is_announced_or_the_first_line() -> None:
     assert short_answer("Paris\nIt is big") == "Paris"
     assert short_answer("Well, the answer is **Paris**. It is big") == "Paris"
-    assert short_answer("I'm sorry, no") is None
     assert short_answer("\n\n") is None
+
+
+def test_an_answer_that_reads_like_a_refusal_is_right_where_it_is_a_reference() -> None:
+    song = TRIVIAQA.read({"Question": "Which song?", "Answer": {"Value": "Sorry Seems to Be the Hardest Word"}}, "0")
+    graded = [
+        TRIVIAQA.grade(song, text)
+        for text in (" Sorry Seems to be the Hardest Word.", "I'm sorry, no", "I do not know")
+    ]
+    assert [one.score for one in graded] == [1, 0, 0]
+    assert [one.extracted for one in graded[1:]] == [None, None]
+    passage = TYDIQA.read(
+        {"id": "english-1", "question": "q", "context": "c", "answers": {"text": ["I don't know her"]}}, "0"
+    )
+    graded = [TYDIQA.grade(passage, text) for text in ("I don't know her", "I don't know", "know her")]
+    assert [(one.extracted, one.score) for one in graded] == [("I don't know her", 1), (None, 0), ("know her", 2 / 3)]
