@@ -57,6 +57,13 @@ def count_words(text: str) -> int:
     return len(WORD.findall(text))
 
 
+def words_in(values: Values, key: str) -> list[str]:
+    """A list of words in lower case. Raises TypeError for anything else, so for one word instead of a list."""
+    if not isinstance(values[key], list) or not all(isinstance(one, str) for one in values[key]):
+        raise TypeError(f"{key} is {values[key]!r}, not a list of words")
+    return [one.lower() for one in values[key]]
+
+
 def occurrences(text: str, keyword: str) -> int:
     """How often a keyword stands in a text as a whole word, in upper or lower case."""
     return len(re.findall(rf"(?<!\w){re.escape(keyword)}(?!\w)", text, re.IGNORECASE))
@@ -65,11 +72,11 @@ def occurrences(text: str, keyword: str) -> int:
 def first_word(text: str, values: Values) -> bool:
     """So many paragraphs between blank lines, of which the n-th begins with a word."""
     paragraphs = [one for one in text.split("\n\n") if one.strip()]
-    at = int(values["nth_paragraph"])
-    if len(paragraphs) != int(values["num_paragraphs"]) or at > len(paragraphs):
+    at, count, wanted = int(values["nth_paragraph"]), int(values["num_paragraphs"]), str(values["first_word"])
+    if len(paragraphs) != count or at > len(paragraphs):
         return False
     words = paragraphs[at - 1].split()
-    return words[0].strip("'\".,?!*").lower() == str(values["first_word"]).lower()
+    return words[0].strip("'\".,?!*").lower() == wanted.lower()
 
 
 def is_json(text: str) -> bool:
@@ -149,11 +156,13 @@ def sentences(text: str) -> int:
 
 
 CHECKS: Mapping[str, Callable[[str, Values], bool]] = {
-    "keywords:existence": lambda text, of: all(one.lower() in text.lower() for one in of["keywords"]),
+    "keywords:existence": lambda text, of: all(one in text.lower() for one in words_in(of, "keywords")),
     "keywords:frequency": lambda text, of: compared(
         text.lower().count(of["keyword"].lower()), of["relation"], int(of["frequency"])
     ),
-    "keywords:forbidden_words": lambda text, of: not any(occurrences(text, one) for one in of["forbidden_words"]),
+    "keywords:forbidden_words": lambda text, of: (
+        not any(occurrences(text, one) for one in words_in(of, "forbidden_words"))
+    ),
     "keywords:letter_frequency": letter_count,
     "language:response_language": lambda text, of: language_is(text, of["language"]),
     "length_constraints:number_sentences": lambda text, of: compared(
@@ -201,6 +210,8 @@ def read(row: Row, place: str) -> Item:
     if unknown := [one for one in names if one not in CHECKS]:
         raise ValueError(f"the instruction {unknown[0]!r} is not known")
     bare = [{key: value for key, value in (one or {}).items() if value is not None} for one in values]
+    for name, value in zip(names, bare, strict=True):
+        CHECKS[name]("a word", value)  # what it cannot take is refused before replies are written
     key = str(row.get("key", place))
     return Item(key, key, str(row["prompt"]), (), (), {"names": names, "values": bare})
 

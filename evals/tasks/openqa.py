@@ -19,7 +19,8 @@ def read_nq(row: Row, place: str) -> Item:
 
 def listed(answers: Any) -> tuple[str, ...]:
     """Every answer of a row. Raises ValueError if there is none."""
-    found = tuple(map(str, [answers] if isinstance(answers, str) else answers))
+    several = [answers] if isinstance(answers, str) else answers
+    found = tuple(str(one) for one in several if one is not None and str(one).strip())
     if not found:
         raise ValueError("it has no answer")
     return found
@@ -29,10 +30,10 @@ def read_trivia(row: Row, place: str) -> Item:
     """{"Question", "QuestionId", "Answer": {"Value", "Aliases"}} as published, and in lower case as on the Hub."""
     question = str(row["Question"] if "Question" in row else row["question"])
     answer = row["Answer"] if "Answer" in row else row["answer"]
-    value = answer.get("Value", answer.get("value"))
+    value = answer["Value"] if "Value" in answer else answer["value"]
     aliases = answer.get("Aliases", answer.get("aliases")) or []
     name = str(row.get("QuestionId") or row.get("question_id") or place)
-    return Item(name, name, question, (), tuple(dict.fromkeys(map(str, [value, *aliases]))))
+    return Item(name, name, question, (), tuple(dict.fromkeys((*listed([value]), *map(str, aliases)))))
 
 
 def squad_rows(row: Row) -> Sequence[Row]:

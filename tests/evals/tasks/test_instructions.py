@@ -75,6 +75,28 @@ def test_rows_that_cannot_be_checked_are_refused() -> None:
         language_is("text", "xx")
 
 
+MISSHAPEN: list[tuple[str, dict[str, object]]] = [
+    (name, {key: value for key, value in values.items() if key != missing})
+    for name, values, *_ in CASES
+    for missing in values
+] + [
+    ("language:response_language", {"language": "xx"}),
+    ("length_constraints:number_words", {"num_words": "many", "relation": "at least"}),
+    ("length_constraints:number_words", {"num_words": 3, "relation": "about"}),
+    ("keywords:existence", {"keywords": ["ant", 5]}),
+    ("keywords:existence", {"keywords": "ant"}),
+    ("keywords:forbidden_words", {"forbidden_words": "ant"}),
+    ("keywords:frequency", {"keyword": 5, "frequency": 2, "relation": "at least"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "values"), MISSHAPEN)
+def test_values_that_a_check_cannot_take_are_refused_with_the_row(name: str, values: dict[str, object]) -> None:
+    """Not only when replies have been written, after hours."""
+    with pytest.raises((KeyError, ValueError, TypeError, AttributeError)):
+        item((name, values))
+
+
 def test_languages_are_told_by_their_letters_and_words() -> None:
     assert language_is("今日は天気が良い", "ja")
     assert not language_is("今天天气很好", "ja")

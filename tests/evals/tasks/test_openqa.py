@@ -1,5 +1,7 @@
 """Questions with short answers."""
 
+import pytest
+
 from evals.tasks.openqa import NATURAL_QUESTIONS, TRIVIAQA, TYDIQA, short_answer, squad_rows
 
 
@@ -23,6 +25,20 @@ def test_trivia_has_aliases_in_either_shape() -> None:
     assert (published.id, published.source, published.answers) == ("q1", "q1", ("The Sun", "Sol"))
     assert TRIVIAQA.read({"question": "Who?", "answer": {"value": "Sun", "aliases": None}}, "f/7").id == "f/7"
     assert [TRIVIAQA.grade(hub, text).score for text in ("sun", "Sol\nQuestion: next", "moon")] == [1, 1, 0]
+
+
+@pytest.mark.parametrize(
+    "answer", [{}, {"Aliases": ["Sol"]}, {"Value": None}, {"Value": " "}, {"value": None, "aliases": ["Sol"]}]
+)
+def test_trivia_without_its_value_is_refused(answer: dict[str, object]) -> None:
+    with pytest.raises((KeyError, ValueError), match=r"value|no answer"):
+        TRIVIAQA.read({"Question": "Who?", "Answer": answer}, "0")
+
+
+@pytest.mark.parametrize("answers", [[], [None], [""], ""])
+def test_a_question_without_an_answer_is_refused(answers: object) -> None:
+    with pytest.raises(ValueError, match="no answer"):
+        NATURAL_QUESTIONS.read({"question": "when", "answer": answers}, "0")
 
 
 def test_tydiqa_is_graded_by_words_and_its_languages_are_sources() -> None:
