@@ -2,6 +2,8 @@
 
 The score is the strict one: 1 if all instructions of a prompt are followed. The reply's language is told by its
 letters, and among languages with Latin letters by their commonest words, in place of the library that IFEval takes.
+Languages of one script, as Arabic, Persian and Urdu, Russian, Bulgarian and Ukrainian, Hindi, Marathi and Nepali, are
+not told apart; neither is a language with Latin letters that has no list here told from its neighbours.
 """
 
 import json
@@ -101,13 +103,26 @@ def language_is(text: str, language: str) -> bool:
         return own / len(letters) > (0.1 if language == "ja" else 0.5)
     if language not in COMMON_WORDS:
         raise ValueError(f"no rule tells the language {language!r}")
+    return latin_language(text) == language and mostly_ascii(letters)
+
+
+def latin_language(text: str) -> str | None:
+    """The language with most of its common words in a text; None if there are none, or as many of two languages."""
     words = WORD.findall(text.lower())
     counts = {name: sum(word in common for word in words) for name, common in LATIN.items()}
-    return counts[language] == max(counts.values()) and sum(one.isascii() for one in letters) > len(letters) / 2
+    best = max(counts.values())
+    first, *others = [name for name, count in counts.items() if count == best]
+    return first if best and not others else None
+
+
+def mostly_ascii(letters: Sequence[str]) -> bool:
+    return sum(one.isascii() for one in letters) > len(letters) / 2
 
 
 def in_case(text: str, upper: bool) -> bool:
-    return (text.isupper() if upper else text.islower()) and language_is(text.lower(), "en")
+    """Whether all letters are large or small, and most are of English; a text that is told to be of another fails."""
+    cased = text.isupper() if upper else text.islower()
+    return cased and mostly_ascii([one for one in text if one.isalpha()]) and latin_language(text) in ("en", None)
 
 
 def sections(text: str, values: Values) -> bool:

@@ -107,6 +107,22 @@ def test_languages_are_told_by_their_letters_and_words() -> None:
     assert not language_is("La casa es de los que no se van", "fr")
 
 
+@pytest.mark.parametrize("language", ["en", "de", "fr", "es", "vi"])
+def test_a_text_without_a_known_word_or_with_as_many_of_two_languages_is_in_none(language: str) -> None:
+    assert not language_is("Hello!", language)
+    assert not language_is("Hello la la", language), "French, Spanish, Italian"
+
+
+def test_a_short_text_in_capitals_needs_no_known_word_but_none_of_another_language() -> None:
+    asked = item(("change_case:english_capital", {}))
+    assert [followed(asked, text) for text in ("HELLO!", "THE END", "DER HUND IST DA", "ПРИВЕТ")] == [
+        [True],
+        [True],
+        [False],
+        [False],
+    ]
+
+
 def test_parts_may_be_empty_at_the_ends_alone() -> None:
     assert parted("***\nOne\n***\nTwo\n***", "***") == ["One", "Two"]
     assert parted("One\n***\n***\nTwo", "***") is None
