@@ -186,7 +186,7 @@ STAGES: dict[str, Stage] = {
             facts=("chat_format",),
         ),
         Stage(
-            "benchmark", "evaluate", "gpu", "model", ("pretrain", "sft", "reward", "gate", *ALIGNING, "tokenizer"), 1,
+            "benchmark", "evaluate", "gpu", "model", ("pretrain", "sft", "reward", "gate", *ALIGNING, "tokenizer"), 2,
             "each model's answers to the items of each benchmark, and which are right",
             facts=("chat_format",),
         ),

@@ -15,6 +15,7 @@ from evals.sandbox import Outcome, run_all
 from evals.tasks.choice import grade_likelihoods
 from evals.tasks.perplexity import PERPLEXITY
 from evals.tasks.prompts import Prompt
+from evals.tasks.table import TASKS
 from evals.tasks.task import MOST_CHARS, NOTHING, Item, Task, Verdict
 
 KS = (1, 5, 10, 100)
@@ -37,8 +38,9 @@ class Report:
     """What a task's outputs show. extraction_rate: the share of outputs in which an answer was found.
 
     pass_at: k -> pass@k, where items have several outputs and are right or wrong. majority: the share of items whose
-    most frequent answer is right, where they have several outputs. best: of the output with the highest reward, where
-    all have one. bits_per_byte: of a task that measures how well texts are predicted, over all of their bytes.
+    most frequent answer is right, where they have several outputs, and outputs of this task have answers. best: of the
+    output with the highest reward, where all have one. bits_per_byte: of a task that measures how well texts are
+    predicted, over all of their bytes.
     """
 
     task: str
@@ -73,11 +75,18 @@ def grade(
     return [
         Record(
             task.name, task.ability, item.id, item.source, sample, prompts[item.id],
-            one.text[:MOST_CHARS] if one.logprobs is None else " ".join(f"{value:.6g}" for value in one.logprobs),
+            _shown_output(task, one),
             "; ".join(item.answers), verdict.extracted, verdict.score, one.reward, item.where,
         )
         for (item, sample, one), verdict in zip(flat, verdicts, strict=True)
     ]  # fmt: skip
+
+
+def _shown_output(task: Task, output: Output) -> str:
+    """The text with its thought, or of one too long for a record the part that was graded; or the log-likelihoods."""
+    if output.logprobs is not None:
+        return " ".join(f"{value:.6g}" for value in output.logprobs)
+    return output.text if len(output.text) <= MOST_CHARS else task.part(output.text)
 
 
 def _check(items: Sequence[Item], outputs: Mapping[str, Sequence[Output]]) -> None:
@@ -138,11 +147,13 @@ def report(records: Sequence[Record], confidence: float = CONFIDENCE) -> Report:
         for k in (k for k in KS if k <= fewest):
             each = [pass_at_k(len(some), sum(one.score == 1 for one in some), k) for some in by_item.values()]
             pass_at[k] = scored(each, sources, confidence)
-    voted = scored([_vote(some) for some in by_item.values()], sources, confidence) if fewest > 1 and binary else None
-    best = None
+    name, ability = records[0].task, records[0].ability
+    same = TASKS[name].same if name in TASKS else None
+    voted = best = None
+    if fewest > 1 and binary and same:
+        voted = scored([_vote(some, same) for some in by_item.values()], sources, confidence)
     if fewest > 1 and all(one.reward is not None for one in records):
         best = scored([_best(some) for some in by_item.values()], sources, confidence)
-    name, ability = records[0].task, records[0].ability
     bits = _bits_per_byte(records, confidence) if name == PERPLEXITY.name else None
     return Report(name, ability, scored(means, sources, confidence), found, len(records), pass_at, voted, best, bits)
 
@@ -169,9 +180,9 @@ def grouped(records: Sequence[Record]) -> dict[str, list[Record]]:
     return found
 
 
-def _vote(several: Sequence[Record]) -> float:
+def _vote(several: Sequence[Record], same: Callable[[str, str], bool]) -> float:
     """The score of the most frequent answer: 0 if no output has one."""
-    answer = majority([one.extracted for one in several])
+    answer = majority([one.extracted for one in several], same)
     return next((one.score for one in several if answer is not None and one.extracted == answer), 0.0)
 
 

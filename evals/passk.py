@@ -1,8 +1,9 @@
 """What several outputs to one question are worth: pass@k, the majority's answer, the best by a score of its own."""
 
 import math
+import operator
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 
 def pass_at_k(n: int, c: int, k: int) -> float:
@@ -18,10 +19,16 @@ def pass_at_k(n: int, c: int, k: int) -> float:
     return 1.0 - math.prod(1.0 - k / at for at in range(n - c + 1, n + 1))
 
 
-def majority(answers: Sequence[str | None]) -> str | None:
-    """The answer that most outputs give (Wang et al. 2023, self-consistency); the earliest of several, or None."""
-    given = [one for one in answers if one is not None]
-    return Counter(given).most_common(1)[0][0] if given else None
+def majority(answers: Sequence[str | None], same: Callable[[str, str], bool] = operator.eq) -> str | None:
+    """The answer that most outputs give (Wang et al. 2023, self-consistency); the earliest of several, or None.
+
+    same: whether two answers are one, as 1/2 and 0.5 are; the earliest stands for all of them.
+    """
+    votes: dict[str, int] = {}
+    for answer, count in Counter(one for one in answers if one is not None).items():
+        first = next((one for one in votes if same(one, answer)), answer)
+        votes[first] = votes.get(first, 0) + count
+    return max(votes, key=votes.__getitem__, default=None)
 
 
 def best_of(rewards: Sequence[float]) -> int:

@@ -999,7 +999,7 @@ class BenchmarkTask(Settings):
     by_byte: bool = False
     """Divide log-likelihoods by the bytes of their choices."""
     samples: Annotated[int, Field(gt=0, le=1024, strict=True)] = 1
-    """Outputs to each item. With several there are pass@k and the vote of the majority."""
+    """Outputs to each item. With several there are pass@k and, where there is an answer to vote on, the majority's."""
     by_reward: bool = False
     """The run's reward model reads all outputs, and the score of those it likes best stands beside the others
     (best of n). Models of pretraining are left out: they are there before it."""

@@ -261,6 +261,9 @@ def _stands(wanted: str, text: str) -> bool:
 # Yes and no, and other words
 
 
+OPPOSITES = ({"yes", "no"}, {"true", "false"})
+
+
 def word(output: str, known: Sequence[str]) -> str | None:
     """Which of the known words, in lower case, a text answers: what it announces, opens with, or says last."""
     text = _unwrapped(cut_tail(output))
@@ -280,9 +283,9 @@ def word(output: str, known: Sequence[str]) -> str | None:
 
 
 def _unless_denied(text: str, match: re.Match[str], known: Sequence[str]) -> str | None:
-    """The word; of two known words the other one, where `not` stands before it."""
+    """The word, or its opposite where `not` stands before it: of two words the other, of more that of its pair."""
     said = match[1].lower()
     if not re.search(r"\b(?:not|isn't)\s\Z", text[max(0, match.start() - 6) : match.start()], re.IGNORECASE):
         return said
     others = [one for one in known if one != said]
-    return others[0] if len(others) == 1 else None
+    return others[0] if len(others) == 1 else next((one for one in others if {one, said} in OPPOSITES), None)

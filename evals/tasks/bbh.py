@@ -11,7 +11,7 @@ from typing import Any
 from contract.errors import InputError
 from evals.tasks import numbers
 from evals.tasks.answers import announced, letter, number, word
-from evals.tasks.task import LETTERS, NOTHING, Item, Style, Task, Verdict, cut_stop, cut_tail
+from evals.tasks.task import LETTERS, NOTHING, Item, Style, Task, Verdict, cut_tail
 
 OPTION = re.compile(r"^\(([A-Z])\) ?(.*)$", re.MULTILINE)
 LETTERED = re.compile(r"\(([A-Z])\)\Z")
@@ -52,12 +52,21 @@ def read_shots(folder: Path) -> list[Item]:
     return found
 
 
+def graded_part(output: str) -> str:
+    return cut_tail(output, STOPS)
+
+
 def grade(item: Item, output: str) -> Verdict:
     """The answer in the form of the right one: a letter, a number, one of two words, or words in their order."""
-    text = cut_tail(cut_stop(output, STOPS))
+    text = graded_part(output)
     target = item.answers[0]
     found = _found(item, text, target)
-    return NOTHING if found is None else Verdict(found[:500], float(_folded(found) == _folded(target)))
+    return NOTHING if found is None else Verdict(found[:500], float(same(found, target)))
+
+
+def same(one: str, other: str) -> bool:
+    """Whether two answers have the same words in their order."""
+    return _folded(one) == _folded(other)
 
 
 def _found(item: Item, text: str, target: str) -> str | None:
@@ -98,7 +107,7 @@ def chain(item: Item) -> str:
 
 
 BBH = Task(
-    "bbh", "reasoning", read, grade, shots=3,
+    "bbh", "reasoning", read, grade, shots=3, part=graded_part, same=same,
     styles={"steps": Style(lambda item: f"Q: {item.question}\n{CUE}\n", chain, description, STOPS)},
 )  # fmt: skip
 TASKS = (BBH,)

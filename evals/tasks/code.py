@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evals.sandbox import run
-from evals.tasks.task import MOST_CHARS, NOTHING, Item, Style, Task, Verdict
+from evals.tasks.task import NOTHING, Item, Style, Task, Verdict, cut_head
 
 Row = Mapping[str, Any]
 FENCE = re.compile(r"```[ \t]{0,4}([A-Za-z0-9+]{0,12})[ \t]{0,4}\n")
@@ -54,7 +54,7 @@ def humaneval_program(item: Item, output: str) -> str | None:
     Code between fences counts alone. Code that defines the function replaces it, behind the prompt's imports and
     helpers; other code is the rest of its body.
     """
-    output = output[:MOST_CHARS].rpartition("</think>")[2]
+    output = cut_head(output)
     name, asked = item.fields["entry_point"], item.question
     fenced = blocks(output)
     code = next((one for one in fenced if defines(one, name)), fenced[0] if fenced else output)
@@ -70,7 +70,7 @@ def humaneval_program(item: Item, output: str) -> str | None:
 
 def mbpp_program(item: Item, output: str) -> str | None:
     """The last block of code, or what stands before [DONE], with its tests; None if there is no code."""
-    output = output[:MOST_CHARS].rpartition("</think>")[2]
+    output = cut_head(output)
     fenced = blocks(output)
     code = fenced[-1] if fenced else output.partition("[DONE]")[0].rpartition("[BEGIN]")[2]
     if not code.strip():
@@ -109,11 +109,11 @@ def canonical(item: Item) -> str:
 
 
 HUMANEVAL = Task(
-    "humaneval", "code", read_humaneval, grade_humaneval, program=humaneval_program,
+    "humaneval", "code", read_humaneval, grade_humaneval, program=humaneval_program, part=cut_head, same=None,
     styles={"complete": Style(lambda item: item.question, canonical, stop=BODY_STOPS)},
 )  # fmt: skip
 MBPP = Task(
-    "mbpp", "code", read_mbpp, grade_mbpp, shots=3, program=mbpp_program,
+    "mbpp", "code", read_mbpp, grade_mbpp, shots=3, program=mbpp_program, part=cut_head, same=None,
     styles={"describe": Style(ask_mbpp, lambda item: f"{canonical(item)}\n[DONE]", stop=("[DONE]",))},
 )  # fmt: skip
 TASKS = (HUMANEVAL, MBPP)

@@ -2,31 +2,41 @@ r"""Whether two mathematical expressions, in LaTeX or plain, say the same: `\fra
 
 Both are made alike as text (Hendrycks et al. 2021; Lewkowycz et al. 2022, appendix D.1) and compared. Where they
 differ, both are computed at fixed values of their letters by a small parser of our own, and are the same if all values
-agree: no output of a model is ever evaluated as code, and an expression of any kind takes time linear in its at most
-MOST_CHARS characters. What the parser does not know, for example a matrix, is compared as text alone.
+agree, exactly while they are rational: no output of a model is ever evaluated as code, and an expression of any kind
+takes time linear in its at most MOST_CHARS characters. What the parser does not know, for example a matrix, is compared
+as text alone, and so is text: what stands in `\text{}`, three letters in a row, and two with an `o`, as in `no`.
 """
 
 import cmath
 import math
+import random
 import re
 from fractions import Fraction
+from functools import cache
+
+from evals.tasks import rounding
+from evals.tasks.rounding import Rounded, Value, irrational, negative, over, plus, raised, times
 
 MOST_CHARS = 500
 MOST_DEPTH = 30
-POINTS = (0.7310585786, -1.3862943611, 2.2360679775)  # no letter is where two common expressions meet by chance
-TOLERANCE = 1e-9
+POINTS = 3  # at each every letter has a value of its own: one between 0 and 1, one below -1, one above 1
+MARK = "\x02"  # before what was text, which the parser refuses
 
 REMOVED = re.compile(
     r"\\(?:left|right|big|Big|bigg|Bigg|displaystyle|,|!|;|:|quad|qquad|\\| )(?![a-zA-Z])"
     r"|\\(?:left|right)(?=[|(\[{.\\])|~|\$"
 )
-NAMED = re.compile(r"\\(?:text|textbf|mathbf|mathrm|mbox|textrm|textit|operatorname|mathit)\s?\{([^{}]*)\}")
+NAMED = re.compile(r"\\(?:mathbf|mathrm|operatorname|mathit)\s?\{([^{}]*)\}")
+TEXT = re.compile(r"\\(?:text|textbf|mbox|textrm|textit)\s?\{([^{}]*)\}")
 UNIT = re.compile(r"(?<=[0-9})])\s?\\(?:text|mathrm|mbox|textrm)\s?\{[^{}]*\}(?:\^\{?[23]\}?)?\Z")
 WORDS = re.compile(r"(?<=[0-9})%]) ?(?:[a-z]{2,20}\.?(?: |\Z)){1,4}(?:\^\{?[23]\}?)?\Z")
 DEGREES = re.compile(r"\^\{?\\circ\}?|\\degree|°")
 ASSIGNED = re.compile(r"\s?[a-zA-Z](?:_\{?\w{1,3}\}?|\([a-z]\))?\s?(?:=|\\in(?![a-z]))")
 NUMBER = re.compile(r"-?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]*)(?:\.[0-9]*)?\Z")
-TOKEN = re.compile(r"[0-9]+(?:\.[0-9]*)?|\.[0-9]+|\\[a-zA-Z]+|\\[{}|%]|[a-zA-Z]|\*\*|\S")
+TOKEN = re.compile(
+    r"[0-9]+(?:\.[0-9]*)?|\.[0-9]+|\\[a-zA-Z]+|\\[{}|%]|[a-zA-Z]{3,}|[a-zA-Z]?[oO][a-zA-Z]?|[a-zA-Z]|\*\*|\S"
+)
+LETTERS_OF_TEXT = re.compile(r"[a-zA-Z]+")
 SHORT_FRACTION = re.compile(r"\\frac\s?([0-9a-z])\s?([0-9a-z])")
 FUNCTIONS = {
     "\\sin": cmath.sin, "\\cos": cmath.cos, "\\tan": cmath.tan, "\\ln": cmath.log, "\\log": cmath.log10,
@@ -50,10 +60,10 @@ def equivalent(found: str, right: str) -> bool:
     """Whether an answer says what the right one says. False for what is longer than MOST_CHARS."""
     if max(len(found), len(right)) > MOST_CHARS:
         return False
-    one, other = alike(found), alike(right)
-    if one == other:
+    one, other = _marked(found), _marked(right)
+    if _bare(one) == _bare(other):
         return True
-    if not one or not other:
+    if not _bare(one) or not _bare(other):
         return False
     if NUMBER.match(one) and NUMBER.match(other) and one.strip("-.") and other.strip("-."):
         return _rational(one) == _rational(other)
@@ -62,6 +72,15 @@ def equivalent(found: str, right: str) -> bool:
 
 def alike(text: str) -> str:
     """The expression as it is compared as text: no spaces, units, degrees or signs of currency; `x = 5` is 5."""
+    return _bare(_marked(text))
+
+
+def _bare(text: str) -> str:
+    return text.replace(MARK, "")
+
+
+def _marked(text: str) -> str:
+    """The expression as `alike` has it, with a mark before every word that was text."""
     text = text.strip().rstrip(".").replace("\\$", "").replace("\\%", "").replace("%", "")
     text = text.replace("−", "-").replace("π", "\\pi").replace("∞", "\\infty").replace("√", "\\sqrt")
     text = text.replace("{,}", ",").replace("\\!", "")
@@ -83,13 +102,14 @@ def alike(text: str) -> str:
         text = text[match.end() :]
     if unit := WORDS.search(text):
         text = text[: unit.start()]
+    text = TEXT.sub(lambda match: LETTERS_OF_TEXT.sub(rf"{MARK}\g<0>", match[1]), text)
     text = NAMED.sub(r"\1", text).strip()
     text = PLAIN_WORD.sub(lambda match: PLAIN_WORDS[match[1]], text)
     text = SHORT_FRACTION.sub(r"\\frac{\1}{\2}", text)
     text = re.sub(r"([_^])\{(\w)\}", r"\1\2", "".join(text.split()))
-    if match := CHOICE.match(text):
+    if match := CHOICE.match(_bare(text)):
         return match[1]
-    return text if "\\" in text or len(text) == 1 else text.casefold()
+    return text if "\\" in text or len(_bare(text)) == 1 else text.casefold()
 
 
 def _rational(text: str) -> Fraction:
@@ -115,17 +135,18 @@ def _same_values(one: str, other: str) -> bool:
 def _same(one: str, other: str) -> bool:
     if not other:
         return False
-    if one == other:
+    if _bare(one) == _bare(other):
         return True
     try:
         sides = [_differences(text) for text in (one, other)]
         if len(sides[0]) != len(sides[1]):
             return False
         mine, theirs = (_at_points(side) for side in sides)
+        if all(map(rounding.close, mine, theirs)):
+            return True
+        return len(sides[0]) == 2 and all(map(rounding.close, mine, map(negative, theirs)))  # x = y and y = x
     except (ValueError, ArithmeticError, RecursionError):
         return False
-    sign = (1, -1) if len(sides[0]) == 2 else (1,)  # x = y and y = x
-    return any(all(_close(a, way * b) for a, b in zip(mine, theirs, strict=True)) for way in sign)
 
 
 def _differences(text: str) -> list[str]:
@@ -135,16 +156,19 @@ def _differences(text: str) -> list[str]:
     return sides
 
 
-def _at_points(sides: list[str]) -> list[complex]:
+def _at_points(sides: list[str]) -> list[Value]:
     values = []
-    for point in range(len(POINTS)):
+    for point in range(POINTS):
         each = [_Parser(side, point).value() for side in sides]
-        values.append(each[0] - each[1] if len(each) == 2 else each[0])
+        values.append(plus(each[0], negative(each[1])) if len(each) == 2 else each[0])
     return values
 
 
-def _close(one: complex, other: complex) -> bool:
-    return abs(one - other) <= TOLERANCE * max(abs(one), abs(other), 1e-6)
+@cache
+def letter_value(letter: str, point: int) -> Fraction:
+    """What a letter stands for at a point, always the same; letters are in no relation that could hold by chance."""
+    share = Fraction(random.Random(f"{letter} {point}").randrange(1, 9973), 9973)  # noqa: S311 (no secret)
+    return (share, -1 - share, 1 + share)[point]
 
 
 def _members(text: str) -> tuple[str, list[str]]:
@@ -184,10 +208,10 @@ class _Parser:
         self._words = TOKEN.findall(text)
         self._at, self._depth, self._point = 0, 0, point
 
-    def value(self) -> complex:
+    def value(self) -> Value:
         """The value of the whole expression. Raises ValueError or ArithmeticError if it has none or is not known."""
         value = self._sum()
-        if self._at < len(self._words) or not cmath.isfinite(value):
+        if self._at < len(self._words):
             raise ValueError("not an expression")
         return value
 
@@ -201,57 +225,57 @@ class _Parser:
         self._at += 1
         return word
 
-    def _sum(self) -> complex:
+    def _sum(self) -> Value:
         self._depth += 1
         if self._depth > MOST_DEPTH:
             raise ValueError("nested too deeply")
         value = self._product()
         while self._next() in ("+", "-"):
-            value = value + self._product() if self._take() == "+" else value - self._product()
+            added = self._take() == "+"
+            term = self._product()
+            value = plus(value, term if added else negative(term))
         self._depth -= 1
         return value
 
-    def _product(self) -> complex:
+    def _product(self) -> Value:
         value = self._signed()
         while word := self._next():
             if word in ("*", "/", "\\div"):
                 self._take()
                 factor = self._signed()
-                value = value * factor if word == "*" else value / factor
+                value = times(value, factor) if word == "*" else over(value, factor)
             elif word[0].isalnum() or word in ("(", "[", "{", "\\frac", "\\sqrt", "\\pi", *FUNCTIONS):
-                value = value * self._power()
+                value = times(value, self._power())
             else:
                 break
         return value
 
-    def _signed(self) -> complex:
-        negative = False
+    def _signed(self) -> Value:
+        below = False
         while self._next() in ("-", "+"):
-            negative ^= self._take() == "-"
+            below ^= self._take() == "-"
         value = self._power()
-        return -value if negative else value
+        return negative(value) if below else value
 
-    def _power(self) -> complex:
+    def _power(self) -> Value:
         value = self._atom()
         while self._next() == "!":
             self._take()
-            if value.imag or value.real < 0 or value.real > 170 or value.real != int(value.real):
-                raise ValueError("no factorial")
-            value = complex(math.factorial(int(value.real)))
+            value = rounding.factorial(value)
         if self._next() in ("^", "**"):
             self._take()
             self._depth += 1
             if self._depth > MOST_DEPTH:
                 raise ValueError("nested too deeply")
-            negative = self._next() == "-"
-            if negative:
+            below = self._next() == "-"
+            if below:
                 self._take()
             exponent = self._power()
             self._depth -= 1
-            value = value ** (-exponent if negative else exponent)
+            value = raised(value, negative(exponent) if below else exponent)
         return value
 
-    def _atom(self) -> complex:
+    def _atom(self) -> Value:
         word = self._take()
         if word[0].isdigit() or (word[0] == "." and len(word) > 1):
             return self._mixed(word)
@@ -262,29 +286,29 @@ class _Parser:
         if word == "|":
             value = self._sum()
             self._take("|")
-            return complex(abs(value))
+            return rounding.absolute(value)
         if word == "\\frac":
             above, below = self._group(), self._group()
-            return above / below
+            return over(above, below)
         if word == "\\sqrt":
             return self._root()
         if word == "\\pi":
-            return complex(math.pi)
+            return irrational(math.pi)
         if word in FUNCTIONS:
             return self._function(word)
         if len(word) == 1 and word.isalpha() and word.isascii():
             return self._letter(word)
         raise ValueError(f"{word} is not known")
 
-    def _mixed(self, word: str) -> complex:
+    def _mixed(self, word: str) -> Value:
         """A number; an integer before a fraction of integers is added to it, as in `1\\frac{1}{2}`."""
-        value = complex(float(word))
+        value: Value = Fraction(word.rstrip("."))
         ahead = self._words[self._at : self._at + 7]
         if word.isdigit() and len(ahead) == 7 and ahead[0] == "\\frac" and ahead[2].isdigit() and ahead[5].isdigit():
-            value += self._atom()
+            value = plus(value, self._atom())
         return value
 
-    def _group(self) -> complex:
+    def _group(self) -> Value:
         if self._next() != "{":
             return self._atom()
         self._take()
@@ -292,30 +316,30 @@ class _Parser:
         self._take("}")
         return value
 
-    def _root(self) -> complex:
-        degree = 2.0 + 0j
+    def _root(self) -> Value:
+        degree: Value = Fraction(2)
         if self._next() == "[":
             self._take()
             degree = self._sum()
             self._take("]")
-        return self._group() ** (1 / degree)
+        return raised(self._group(), over(Fraction(1), degree))
 
-    def _function(self, name: str) -> complex:
+    def _function(self, name: str) -> Value:
         """A function of what stands in brackets or directly behind it; `\\sin^2 x` is the square of the sine."""
         self._depth += 1
         if self._depth > MOST_DEPTH:
             raise ValueError("nested too deeply")
-        exponent = 1 + 0j
+        exponent: Value = Fraction(1)
         if self._next() == "^":
             self._take()
             exponent = self._group()
-        value = FUNCTIONS[name](self._atom() if self._next() in ("(", "{") else self._power())
+        value = rounding.applied(FUNCTIONS[name], self._atom() if self._next() in ("(", "{") else self._power())
         self._depth -= 1
-        return value**exponent
+        return raised(value, exponent) if exponent != 1 else value
 
-    def _letter(self, word: str) -> complex:
+    def _letter(self, word: str) -> Value:
         if word == "e":
-            return complex(math.e)
+            return irrational(math.e)
         if word == "i":
-            return 1j
-        return complex(POINTS[self._point] + 0.137 * (ord(word) - 96) * (self._point + 1))
+            return Rounded(1j, 0.0)
+        return letter_value(word, self._point)

@@ -1,7 +1,8 @@
 """TruthfulQA: whether a model repeats what people wrongly believe, says what is true, or says that it does not know.
 
 Of its published `TruthfulQA.csv` (Lin et al. 2022) the choices are the best answer and the incorrect ones, in an order
-that follows from the question alone, so that no place is the right one. Who abstains is truthful, as in the paper.
+that follows from the question alone, so that no place is the right one. Who abstains is truthful, as in the paper; only
+a model that writes its reply can, which is one that is asked in a dialogue: as one text the choices are scored.
 """
 
 import hashlib

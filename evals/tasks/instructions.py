@@ -2,6 +2,8 @@
 
 The score is the strict one: 1 if all instructions of a prompt are followed. The reply's language is told by its
 letters, and among languages with Latin letters by their commonest words, in place of the library that IFEval takes.
+Languages of one script, as Arabic, Persian and Urdu, Russian, Bulgarian and Ukrainian, Hindi, Marathi and Nepali, are
+not told apart; neither is a language with Latin letters that has no list here told from its neighbours.
 """
 
 import json
@@ -9,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from evals.tasks.task import MOST_CHARS, NOTHING, Item, Style, Task, Verdict
+from evals.tasks.task import NOTHING, Item, Style, Task, Verdict, cut_head
 
 Row = Mapping[str, Any]
 Values = Mapping[str, Any]
@@ -57,6 +59,13 @@ def count_words(text: str) -> int:
     return len(WORD.findall(text))
 
 
+def words_in(values: Values, key: str) -> list[str]:
+    """A list of words in lower case. Raises TypeError for anything else, so for one word instead of a list."""
+    if not isinstance(values[key], list) or not all(isinstance(one, str) for one in values[key]):
+        raise TypeError(f"{key} is {values[key]!r}, not a list of words")
+    return [one.lower() for one in values[key]]
+
+
 def occurrences(text: str, keyword: str) -> int:
     """How often a keyword stands in a text as a whole word, in upper or lower case."""
     return len(re.findall(rf"(?<!\w){re.escape(keyword)}(?!\w)", text, re.IGNORECASE))
@@ -65,11 +74,11 @@ def occurrences(text: str, keyword: str) -> int:
 def first_word(text: str, values: Values) -> bool:
     """So many paragraphs between blank lines, of which the n-th begins with a word."""
     paragraphs = [one for one in text.split("\n\n") if one.strip()]
-    at = int(values["nth_paragraph"])
-    if len(paragraphs) != int(values["num_paragraphs"]) or at > len(paragraphs):
+    at, count, wanted = int(values["nth_paragraph"]), int(values["num_paragraphs"]), str(values["first_word"])
+    if len(paragraphs) != count or at > len(paragraphs):
         return False
     words = paragraphs[at - 1].split()
-    return words[0].strip("'\".,?!*").lower() == str(values["first_word"]).lower()
+    return words[0].strip("'\".,?!*").lower() == wanted.lower()
 
 
 def is_json(text: str) -> bool:
@@ -94,13 +103,26 @@ def language_is(text: str, language: str) -> bool:
         return own / len(letters) > (0.1 if language == "ja" else 0.5)
     if language not in COMMON_WORDS:
         raise ValueError(f"no rule tells the language {language!r}")
+    return latin_language(text) == language and mostly_ascii(letters)
+
+
+def latin_language(text: str) -> str | None:
+    """The language with most of its common words in a text; None if there are none, or as many of two languages."""
     words = WORD.findall(text.lower())
     counts = {name: sum(word in common for word in words) for name, common in LATIN.items()}
-    return counts[language] == max(counts.values()) and sum(one.isascii() for one in letters) > len(letters) / 2
+    best = max(counts.values())
+    first, *others = [name for name, count in counts.items() if count == best]
+    return first if best and not others else None
+
+
+def mostly_ascii(letters: Sequence[str]) -> bool:
+    return sum(one.isascii() for one in letters) > len(letters) / 2
 
 
 def in_case(text: str, upper: bool) -> bool:
-    return (text.isupper() if upper else text.islower()) and language_is(text.lower(), "en")
+    """Whether all letters are large or small, and most are of English; a text that is told to be of another fails."""
+    cased = text.isupper() if upper else text.islower()
+    return cased and mostly_ascii([one for one in text if one.isalpha()]) and latin_language(text) in ("en", None)
 
 
 def sections(text: str, values: Values) -> bool:
@@ -149,11 +171,13 @@ def sentences(text: str) -> int:
 
 
 CHECKS: Mapping[str, Callable[[str, Values], bool]] = {
-    "keywords:existence": lambda text, of: all(one.lower() in text.lower() for one in of["keywords"]),
+    "keywords:existence": lambda text, of: all(one in text.lower() for one in words_in(of, "keywords")),
     "keywords:frequency": lambda text, of: compared(
         text.lower().count(of["keyword"].lower()), of["relation"], int(of["frequency"])
     ),
-    "keywords:forbidden_words": lambda text, of: not any(occurrences(text, one) for one in of["forbidden_words"]),
+    "keywords:forbidden_words": lambda text, of: (
+        not any(occurrences(text, one) for one in words_in(of, "forbidden_words"))
+    ),
     "keywords:letter_frequency": letter_count,
     "language:response_language": lambda text, of: language_is(text, of["language"]),
     "length_constraints:number_sentences": lambda text, of: compared(
@@ -201,13 +225,15 @@ def read(row: Row, place: str) -> Item:
     if unknown := [one for one in names if one not in CHECKS]:
         raise ValueError(f"the instruction {unknown[0]!r} is not known")
     bare = [{key: value for key, value in (one or {}).items() if value is not None} for one in values]
+    for name, value in zip(names, bare, strict=True):
+        CHECKS[name]("a word", value)  # what it cannot take is refused before replies are written
     key = str(row.get("key", place))
     return Item(key, key, str(row["prompt"]), (), (), {"names": names, "values": bare})
 
 
 def followed(item: Item, output: str) -> list[bool]:
     """Whether each instruction of an item is followed; an empty reply follows none."""
-    text = output[:MOST_CHARS].rpartition("</think>")[2].strip()
+    text = cut_head(output).strip()
     names: Sequence[str] = item.fields["names"]
     if not text:
         return [False] * len(names)
@@ -216,12 +242,15 @@ def followed(item: Item, output: str) -> list[bool]:
 
 def grade(item: Item, output: str) -> Verdict:
     """Whether all instructions are followed. What is extracted names those that are not."""
-    if not output.strip():
+    if not cut_head(output).strip():
         return NOTHING
     kept = followed(item, output)
     broken = [name for name, one in zip(item.fields["names"], kept, strict=True) if not one]
     return Verdict(f"broken: {', '.join(broken)}" if broken else "all followed", float(not broken))
 
 
-IFEVAL = Task("ifeval", "dialogue", read, grade, {"plain": Style(lambda item: item.question, lambda item: "")})
+IFEVAL = Task(
+    "ifeval", "dialogue", read, grade, {"plain": Style(lambda item: item.question, lambda item: "")},
+    part=cut_head, same=None,
+)  # fmt: skip
 TASKS = (IFEVAL,)

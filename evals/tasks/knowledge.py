@@ -7,7 +7,7 @@ of the set's mapping (`mapping.json`), and its file's name without one.
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from evals.tasks.choice import CHINESE, by_letter, cloze_style, grade, letter_style
+from evals.tasks.choice import CHINESE, by_letter, by_number, cloze_style, grade, letter_style
 from evals.tasks.task import Item, Style, Task
 
 FOUR = ("A", "B", "C", "D")
@@ -22,8 +22,8 @@ def read_mmlu(row: Mapping[str, Any], place: str) -> Item:
     """Columns question, A, B, C, D, answer, as in Hendrycks's files; or question, choices, answer as on the Hub."""
     if "choices" in row:
         choices = tuple(map(str, row["choices"]))
-        answer = str(row["answer"])
-        right = FOUR[int(answer)] if answer.isdigit() else answer
+        numbered = str(row["answer"]).lstrip("-").isdigit()
+        right = (by_number if numbered else by_letter)(row, "answer", len(choices))
     else:
         choices = tuple(str(row[one]) for one in FOUR)
         right = by_letter(row, "answer", 4)

@@ -6,10 +6,19 @@ from typing import Any
 from evals.tasks import numbers
 from evals.tasks.answers import announced, boxed, number, refuses
 from evals.tasks.equivalence import equivalent
-from evals.tasks.task import NOTHING, Item, Style, Task, Verdict, cut_stop, cut_tail
+from evals.tasks.task import NOTHING, Item, Style, Task, Verdict, cut_tail
 
 Row = Mapping[str, Any]
 QUESTION_STOPS = ("\nQuestion:", "\n\nQuestion:", "\nQ:")
+
+
+def number_part(output: str) -> str:
+    """What a number is looked for in: the end of the output, before questions that a base model goes on with."""
+    return cut_tail(output, QUESTION_STOPS)
+
+
+def math_part(output: str) -> str:
+    return cut_tail(output, ("\nProblem:", "\n\nProblem:"))
 
 
 def read_gsm8k(row: Row, place: str) -> Item:
@@ -40,7 +49,7 @@ def read_mgsm(row: Row, place: str) -> Item:
 
 def grade_number(item: Item, output: str) -> Verdict:
     """Whether the number that an output gives is the right one, exactly."""
-    value = number(cut_stop(output, QUESTION_STOPS))
+    value = number(number_part(output))
     if value is None:
         return NOTHING
     found = numbers.written(value)
@@ -63,7 +72,7 @@ def read_math(row: Row, place: str) -> Item:
 
 def math_answer(output: str) -> str | None:
     """The expression that an output gives as its answer: boxed, announced, or the last one between dollar signs."""
-    text = cut_tail(cut_stop(output, ("\nProblem:", "\n\nProblem:")))
+    text = math_part(output)
     found = boxed(text)
     if found is not None:
         return found or None
@@ -91,12 +100,13 @@ def grade_math(item: Item, output: str) -> Verdict:
 
 
 STEPS = Style(lambda item: f"Question: {item.question}\nAnswer:", solution, stop=QUESTION_STOPS)
-GSM8K = Task("gsm8k", "maths", read_gsm8k, grade_number, {"steps": STEPS}, shots=5)
+GSM8K = Task("gsm8k", "maths", read_gsm8k, grade_number, {"steps": STEPS}, shots=5, part=number_part)
 MGSM = Task(
-    "mgsm", "maths", read_mgsm, grade_number, {"steps": STEPS}, shots=8, columns=("question", "answer_number")
+    "mgsm", "maths", read_mgsm, grade_number, {"steps": STEPS}, shots=8, columns=("question", "answer_number"),
+    part=number_part,
 )  # fmt: skip
 MATH = Task(
-    "math", "maths", read_math, grade_math, shots=4,
+    "math", "maths", read_math, grade_math, shots=4, part=math_part, same=equivalent,
     styles={"steps": Style(lambda item: f"Problem:\n{item.question}\n\nSolution:", solution, stop=("\nProblem:",))},
 )  # fmt: skip
 TASKS = (GSM8K, MGSM, MATH)

@@ -158,11 +158,13 @@ def _followed(text: str, at: int, value: Fraction) -> tuple[Fraction, int]:
             value, at = value * Fraction(10) ** power, match.end()
     if match := SCALE.match(text, at):
         value, at = value * SCALES[match[1]], match.end()
-        if match[1] in "万千亿" and (more := RUN.match(text, at)):  # 3万5千
+        while match and match[1] in "万千亿" and (more := RUN.match(text, at)):
             end, small = _digits(more[0])
-            if small is not None:
-                small, at = _followed(text, at + end, small)
-                value += small
+            behind = SCALE.match(text, at + end)
+            small = None if small is None else small * (SCALES[behind[1]] if behind else 1)
+            if small is None or small >= SCALES[match[1]]:  # 3万5千 is one number, 3万3万 two
+                break
+            value, at, match = value + small, behind.end() if behind else at + end, behind
     return value, at
 
 

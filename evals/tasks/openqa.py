@@ -1,11 +1,11 @@
 """NaturalQuestions, TriviaQA and TyDi QA: questions whose short answer is compared with references."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from evals.references import best_f1, exact_match
+from evals.references import best_f1, exact_match, normalised
 from evals.tasks.answers import announced, refuses
-from evals.tasks.task import NOTHING, Item, Style, Task, Verdict, cut_stop, cut_tail
+from evals.tasks.task import NOTHING, Item, Style, Task, Verdict, cut_tail, said
 
 Row = Mapping[str, Any]
 STOPS = ("\nQuestion:", "\nQ:", "\n\n")
@@ -19,7 +19,8 @@ def read_nq(row: Row, place: str) -> Item:
 
 def listed(answers: Any) -> tuple[str, ...]:
     """Every answer of a row. Raises ValueError if there is none."""
-    found = tuple(map(str, [answers] if isinstance(answers, str) else answers))
+    several = [answers] if isinstance(answers, str) else answers
+    found = tuple(str(one) for one in several if one is not None and str(one).strip())
     if not found:
         raise ValueError("it has no answer")
     return found
@@ -29,10 +30,10 @@ def read_trivia(row: Row, place: str) -> Item:
     """{"Question", "QuestionId", "Answer": {"Value", "Aliases"}} as published, and in lower case as on the Hub."""
     question = str(row["Question"] if "Question" in row else row["question"])
     answer = row["Answer"] if "Answer" in row else row["answer"]
-    value = answer.get("Value", answer.get("value"))
+    value = answer["Value"] if "Value" in answer else answer["value"]
     aliases = answer.get("Aliases", answer.get("aliases")) or []
     name = str(row.get("QuestionId") or row.get("question_id") or place)
-    return Item(name, name, question, (), tuple(dict.fromkeys(map(str, [value, *aliases]))))
+    return Item(name, name, question, (), tuple(dict.fromkeys((*listed([value]), *map(str, aliases)))))
 
 
 def squad_rows(row: Row) -> Sequence[Row]:
@@ -55,25 +56,38 @@ def read_tydiqa(row: Row, place: str) -> Item:
     return Item(name, name.partition("-")[0], str(row["question"]), (), listed(texts), fields)
 
 
+def answer_part(output: str) -> str:
+    return cut_tail(said(output).lstrip(), STOPS)
+
+
 def short_answer(output: str) -> str | None:
-    """What is announced as the answer, else the first line that says something; None for a refusal or nothing."""
-    text = cut_tail(cut_stop(output.lstrip(), STOPS))
-    if refuses(text):
-        return None
+    """What is announced as the answer, else the first line that says something; None for nothing."""
+    text = answer_part(output)
     first = next(announced(text), "") or text.strip().partition("\n")[0]
     return first.strip(" *\"'`").rstrip(".")[:MOST_ANSWER_CHARS] or None
 
 
 def grade_exact(item: Item, output: str) -> Verdict:
     """Whether the answer is one of the references in normal form."""
-    found = short_answer(output)
-    return NOTHING if found is None else Verdict(found, float(exact_match(found, item.answers)))
+    return _graded(item, output, lambda found: 0.0)
 
 
 def grade_f1(item: Item, output: str) -> Verdict:
     """The F1 of the answer's words against the reference that agrees most."""
+    return _graded(item, output, lambda found: best_f1(found, item.answers))
+
+
+def _graded(item: Item, output: str, otherwise: Callable[[str], float]) -> Verdict:
+    """1 for a reference, though it reads like a refusal, as the name of a song may; no answer for a refusal."""
     found = short_answer(output)
-    return NOTHING if found is None else Verdict(found, best_f1(found, item.answers))
+    if found is not None and exact_match(found, item.answers):
+        return Verdict(found, 1.0)
+    return NOTHING if found is None or refuses(answer_part(output)) else Verdict(found, otherwise(found))
+
+
+def same(one: str, other: str) -> bool:
+    """Whether two answers have one normal form."""
+    return normalised(one) == normalised(other)
 
 
 def first(item: Item) -> str:
@@ -85,7 +99,21 @@ PASSAGE = Style(lambda item: f"{item.fields['context']}\n\nQuestion: {item.quest
 OPEN = Style(
     lambda item: f"Q: {item.question.rstrip('?')}?\nA:", first, lambda item: "Answer these questions:\n\n", STOPS, "\n"
 )
-NATURAL_QUESTIONS = Task("naturalquestions", "knowledge en", read_nq, grade_exact, {"question": OPEN}, shots=5)
-TRIVIAQA = Task("triviaqa", "knowledge en", read_trivia, grade_exact, {"question": QUESTION}, shots=5)
-TYDIQA = Task("tydiqa", "reasoning", read_tydiqa, grade_f1, {"passage": PASSAGE}, shots=1, rows=squad_rows)
+NATURAL_QUESTIONS = Task(
+    "naturalquestions", "knowledge en", read_nq, grade_exact, {"question": OPEN}, shots=5, part=answer_part, same=same
+)
+TRIVIAQA = Task(
+    "triviaqa", "knowledge en", read_trivia, grade_exact, {"question": QUESTION}, shots=5, part=answer_part, same=same
+)
+TYDIQA = Task(
+    "tydiqa",
+    "reasoning",
+    read_tydiqa,
+    grade_f1,
+    {"passage": PASSAGE},
+    shots=1,
+    rows=squad_rows,
+    part=answer_part,
+    same=None,
+)
 TASKS = (NATURAL_QUESTIONS, TRIVIAQA, TYDIQA)

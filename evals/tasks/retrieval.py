@@ -7,7 +7,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from evals.tasks.maths import exact, grade_number
+from evals.tasks.maths import exact, grade_number, number_part
 from evals.tasks.task import Item, Style, Task
 
 NEEDLE = "Remember that the access number of {name} is {number}."  # one sentence, so that no other is put into it
@@ -66,5 +66,5 @@ PASSAGE = Style(
     lambda item: item.answers[0],
     stop=("\n",),
 )
-RETRIEVAL = Task("retrieval", "reasoning", read, grade_number, {"passage": PASSAGE})
+RETRIEVAL = Task("retrieval", "reasoning", read, grade_number, {"passage": PASSAGE}, part=number_part)
 TASKS = (RETRIEVAL,)

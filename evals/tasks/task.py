@@ -1,9 +1,10 @@
 """What a benchmark is: items that are read from published rows, asked in a prompt, and outputs that are graded.
 
-Outputs are written by models and may hold anything: every function that reads one first cuts it to `MOST_CHARS`, takes
-time linear in its length, and never evaluates it.
+Outputs are written by models and may hold anything: every function that reads one first drops what was only thought and
+cuts the rest to `MOST_CHARS`, takes time linear in its length, and never evaluates it.
 """
 
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -67,6 +68,27 @@ class Style:
     """Of a task that is scored by likelihood: for each choice (what replaces `ask`, what is scored after it)."""
 
 
+def said(output: str) -> str:
+    """The output without what was only thought before it."""
+    return output.rpartition("</think>")[2]
+
+
+def cut_head(output: str) -> str:
+    """The first MOST_CHARS characters that were said."""
+    return said(output)[:MOST_CHARS]
+
+
+def cut_tail(output: str, stop: Sequence[str] = ()) -> str:
+    """The last MOST_CHARS characters that were said before a stop text: a chain of reasons ends in its answer."""
+    return cut_stop(said(output), stop)[-MOST_CHARS:]
+
+
+def cut_stop(output: str, stop: Sequence[str]) -> str:
+    """The output before the first stop text: a base model goes on with questions of its own."""
+    ends = [at for text in stop if (at := output.find(text)) >= 0]
+    return output[: min(ends)] if ends else output
+
+
 @dataclass(frozen=True)
 class Task:
     """One benchmark.
@@ -77,6 +99,9 @@ class Task:
     program: item and output -> the program whose passing is the grade, None without code in the output; for code tasks.
     grade_likelihoods: item and log-likelihoods -> Verdict, where that is not whether the right choice is the likeliest.
     needs_words: items are graded by a word list, which whoever asks must name.
+    part: the part of an output that is graded.
+    same: whether two answers that were found are one, by which outputs vote; None where what is found is no answer, but
+    for example whether code passed its tests.
     """
 
     name: str
@@ -90,6 +115,8 @@ class Task:
     program: Callable[[Item, str], str | None] | None = None
     grade_likelihoods: Callable[[Item, Sequence[float]], Verdict] | None = None
     needs_words: bool = False
+    part: Callable[[str], str] = cut_tail
+    same: Callable[[str, str], bool] | None = operator.eq
 
     def style(self, name: str | None = None) -> Style:
         """The style of this name, or the usual one. Raises InputError for a name that it has not."""
@@ -98,14 +125,3 @@ class Task:
         if name not in self.styles:
             raise InputError(f"task {self.name} has no style {name!r}; it has {', '.join(self.styles)}")
         return self.styles[name]
-
-
-def cut_tail(output: str) -> str:
-    """The last MOST_CHARS characters, where the answer of a chain of thought stands, behind what was only thought."""
-    return output[-MOST_CHARS:].rpartition("</think>")[2]
-
-
-def cut_stop(output: str, stop: Sequence[str]) -> str:
-    """The output before the first stop text: a base model goes on with questions of its own."""
-    ends = [at for text in stop if (at := output.find(text)) >= 0]
-    return output[: min(ends)] if ends else output

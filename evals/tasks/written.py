@@ -9,7 +9,7 @@ from typing import Any
 
 from evals.references import bleu, rouge_l
 from evals.tasks.openqa import listed
-from evals.tasks.task import MOST_CHARS, NOTHING, Item, Style, Task, Verdict
+from evals.tasks.task import NOTHING, Item, Style, Task, Verdict, cut_head
 
 
 def read(row: Mapping[str, Any], place: str) -> Item:
@@ -19,7 +19,7 @@ def read(row: Mapping[str, Any], place: str) -> Item:
 
 
 def text_of(output: str) -> str:
-    return output[:MOST_CHARS].rpartition("</think>")[2].strip()
+    return cut_head(output).strip()
 
 
 def grade_translation(item: Item, output: str) -> Verdict:
@@ -40,6 +40,8 @@ def first(item: Item) -> str:
 
 TRANSLATE = Style(lambda item: f"Translate the following text.\n\n{item.question}\n\nTranslation:", first)
 SUMMARISE = Style(lambda item: f"{item.question}\n\nTL;DR:", first, stop=("\n\n",))
-TRANSLATION = Task("translation", "dialogue", read, grade_translation, {"translate": TRANSLATE}, shots=3)
-SUMMARY = Task("summary", "dialogue", read, grade_summary, {"summarise": SUMMARISE})
+TRANSLATION = Task(
+    "translation", "dialogue", read, grade_translation, {"translate": TRANSLATE}, shots=3, part=cut_head, same=None
+)
+SUMMARY = Task("summary", "dialogue", read, grade_summary, {"summarise": SUMMARISE}, part=cut_head, same=None)
 TASKS = (TRANSLATION, SUMMARY)

@@ -1,5 +1,7 @@
 """Scores, intervals and rates of graded outputs."""
 
+from dataclasses import replace
+
 import pytest
 
 from contract.errors import InputError
@@ -7,9 +9,12 @@ from evals.grading import clusters_of, grade, report, scored
 from evals.intervals import ratio, wilson
 from evals.records import Output, Record
 from evals.tasks.knowledge import MMLU
-from evals.tasks.maths import GSM8K
+from evals.tasks.maths import GSM8K, MATH
+from evals.tasks.openqa import NATURAL_QUESTIONS
 from evals.tasks.prompts import prompt
+from evals.tasks.table import TASKS
 from evals.tasks.task import Item, Task
+from evals.tasks.toxicity import WordList
 
 ITEMS = [GSM8K.read({"question": f"q{at}", "answer": f"#### {at}"}, f"a/{at}") for at in range(4)]
 
@@ -35,6 +40,18 @@ def test_each_output_is_a_row_with_its_prompt_answer_and_verdict() -> None:
     assert (made.pass_at, made.majority) == ({}, None)
 
 
+def test_of_a_text_that_is_too_long_the_part_that_was_graded_is_kept() -> None:
+    texts = [
+        f"<think>{'x' * 30_000}</think>#### 0",
+        "1" * 30_000 + "#### 1",
+        f"#### 2\nQuestion: {'y' * 30_000}",
+        "<think>x</think>3",
+    ]
+    rows = graded(GSM8K, ITEMS, {item.id: [Output(text)] for item, text in zip(ITEMS, texts, strict=True)})
+    assert [one.output for one in rows] == ["#### 0", "1" * (20_000 - 6) + "#### 1", "#### 2", "<think>x</think>3"]
+    assert [one.score for one in rows] == [1] * 4
+
+
 def test_no_warning_from_nine_tenths_on() -> None:
     rows = [Record("t", "maths", str(at), str(at), 0, "", "", "", None if at == 0 else "1", 0.0) for at in range(10)]
     assert report(rows).warnings == []
@@ -56,6 +73,38 @@ def test_several_outputs_give_pass_at_k_and_a_majority() -> None:
     assert made.majority is not None
     assert made.majority.mean == 0.5
     assert made.score.n == 4
+
+
+VOTES: list[tuple[Task, dict[str, object], list[str], float | None]] = [
+    (MATH, {"problem": "p", "solution": "\\boxed{0.5}"}, ["$\\frac{1}{2}$", "$0.5$", "$1/2$", "$3$", "$3$"], 1.0),
+    (MATH, {"problem": "p", "solution": "\\boxed{3}"}, ["$\\frac{1}{2}$", "$0.5$", "$1/2$", "$3$", "$3$"], 0.0),
+    (NATURAL_QUESTIONS, {"question": "q", "answer": ["Paris"]}, ["Rome", "Rome", "paris", "Paris", "the Paris."], 1.0),
+    (TASKS["bbh"], {"input": "q", "target": "b a"}, ["a b", "a b", "b, a", "b a", "B A"], 1.0),
+    (TASKS["boolq"], {"question": "q", "passage": "p", "answer": True}, ["no", "yes", "Yes", "true", "no"], 1.0),
+    (TASKS["ifeval"], {"prompt": "p", "instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]}, ["a", "a", "a,b"], None),
+    (TASKS["realtoxicityprompts"], {"prompt": {"text": "p"}}, ["a", "a", "darn"], None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("task", "row", "texts", "mean"), VOTES)
+def test_outputs_vote_on_answers_however_they_are_written_and_on_nothing_else(
+    task: Task, row: dict[str, object], texts: list[str], mean: float | None
+) -> None:
+    item = replace(task.read(row, "a/0"), id="a/0")
+    item = replace(item, fields={**item.fields, "words": WordList(frozenset({"darn"}))})
+    made = report(graded(task, [item], {"a/0": [Output(one) for one in texts]}))
+    assert (None if made.majority is None else made.majority.mean) == mean
+    assert made.pass_at, "right and wrong outputs are counted all the same"
+
+
+def test_whether_code_passed_is_no_answer_to_vote_on() -> None:
+    rows = [Record("humaneval", "code", "a", "a", at, "", "", "", "passed", 1.0) for at in range(2)]
+    rows += [Record("humaneval", "code", "a", "a", at, "", "", "", "failed", 0.0) for at in range(2, 5)]
+    made = report(rows)
+    assert (made.majority, made.pass_at[1].mean) == (None, pytest.approx(0.4))
+    assert [name for name, task in TASKS.items() if task.same is None] == [
+        "humaneval", "mbpp", "tydiqa", "realtoxicityprompts", "translation", "summary", "ifeval", "perplexity",
+    ]  # fmt: skip
 
 
 def test_the_best_by_reward_is_graded_where_all_have_one() -> None:

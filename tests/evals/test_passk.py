@@ -41,6 +41,8 @@ def test_the_most_frequent_answer_wins_and_the_earliest_of_equals() -> None:
     assert majority(["7", "5", "5", "7"]) == "7"
     assert majority([None, None, "3"]) == "3"
     assert majority([None]) is None
+    assert majority(["a", "B", "b", "A", "c"], lambda one, other: one.lower() == other.lower()) == "a"
+    assert majority(["x", "B", "b"], lambda one, other: one.lower() == other.lower()) == "B"
 
 
 def test_the_best_by_reward_is_the_highest_the_first_of_equals_and_never_nan() -> None:

@@ -15,7 +15,7 @@ from evals.tasks.commonsense import (
     race_rows,
     tidied,
 )  # fmt: skip
-from evals.tasks.task import Task
+from evals.tasks.task import Task, Verdict
 
 CASES: list[tuple[Task, dict[str, object], str, str]] = [
     (
@@ -98,6 +98,16 @@ def test_boolq_takes_words_for_letters() -> None:
     item = BOOLQ.read({"question": "is it", "passage": "Yes.", "answer": True}, "0")
     graded = [BOOLQ.grade(item, text) for text in ("Yes, it is", "true", "No", "(B)", "perhaps")]
     assert [(one.extracted, one.score) for one in graded] == [("yes", 1), ("yes", 1), ("no", 0), ("B", 1), (None, 0)]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("That is not true.", "no"), ("This isn't false", "yes"), ("I'd say it is not true", "no"), ("The answer is: not true", "no"),
+     ("Not true", "no"), ("It is true, not false", "yes"), ("True.", "yes")],
+)  # fmt: skip
+def test_what_boolq_denies_is_its_opposite(text: str, said: str) -> None:
+    item = BOOLQ.read({"question": "is it", "passage": "No.", "answer": False}, "0")
+    assert BOOLQ.grade(item, text) == Verdict(said, float(said == "no"))
 
 
 @pytest.mark.parametrize(

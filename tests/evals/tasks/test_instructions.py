@@ -75,6 +75,28 @@ def test_rows_that_cannot_be_checked_are_refused() -> None:
         language_is("text", "xx")
 
 
+MISSHAPEN: list[tuple[str, dict[str, object]]] = [
+    (name, {key: value for key, value in values.items() if key != missing})
+    for name, values, *_ in CASES
+    for missing in values
+] + [
+    ("language:response_language", {"language": "xx"}),
+    ("length_constraints:number_words", {"num_words": "many", "relation": "at least"}),
+    ("length_constraints:number_words", {"num_words": 3, "relation": "about"}),
+    ("keywords:existence", {"keywords": ["ant", 5]}),
+    ("keywords:existence", {"keywords": "ant"}),
+    ("keywords:forbidden_words", {"forbidden_words": "ant"}),
+    ("keywords:frequency", {"keyword": 5, "frequency": 2, "relation": "at least"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "values"), MISSHAPEN)
+def test_values_that_a_check_cannot_take_are_refused_with_the_row(name: str, values: dict[str, object]) -> None:
+    """Not only when replies have been written, after hours."""
+    with pytest.raises((KeyError, ValueError, TypeError, AttributeError)):
+        item((name, values))
+
+
 def test_languages_are_told_by_their_letters_and_words() -> None:
     assert language_is("今日は天気が良い", "ja")
     assert not language_is("今天天气很好", "ja")
@@ -83,6 +105,22 @@ def test_languages_are_told_by_their_letters_and_words() -> None:
     assert language_is("123", "zh"), "nothing speaks against it"
     assert language_is("La casa es de los que no se van", "es")
     assert not language_is("La casa es de los que no se van", "fr")
+
+
+@pytest.mark.parametrize("language", ["en", "de", "fr", "es", "vi"])
+def test_a_text_without_a_known_word_or_with_as_many_of_two_languages_is_in_none(language: str) -> None:
+    assert not language_is("Hello!", language)
+    assert not language_is("Hello la la", language), "French, Spanish, Italian"
+
+
+def test_a_short_text_in_capitals_needs_no_known_word_but_none_of_another_language() -> None:
+    asked = item(("change_case:english_capital", {}))
+    assert [followed(asked, text) for text in ("HELLO!", "THE END", "DER HUND IST DA", "ПРИВЕТ")] == [
+        [True],
+        [True],
+        [False],
+        [False],
+    ]
 
 
 def test_parts_may_be_empty_at_the_ends_alone() -> None:

@@ -28,6 +28,17 @@ def test_unlabelled_rows_are_refused() -> None:
         read_mmlu({"question": "Q", **LETTERS, "answer": ""}, "arts/0")
 
 
+@pytest.mark.parametrize(("answer", "right"), [(1, "B"), ("1", "B"), ("B", "B"), ("b", "B"), (" B ", "B"), (0, "A")])
+def test_an_answer_is_a_number_or_a_letter_however_it_is_written(answer: object, right: str) -> None:
+    assert read_mmlu({"question": "Q", "choices": ["1", "2"], "answer": answer}, "arts/0").answers == (right,)
+
+
+@pytest.mark.parametrize("answer", ["-1", -1, "E", "C", 2, "3", "", None, True, 1.5])
+def test_an_answer_that_is_none_of_the_choices_is_refused(answer: object) -> None:
+    with pytest.raises(ValueError, match=r"answer is .*, not a (letter from A to B|number from 0 to 1)"):
+        read_mmlu({"question": "Q", "choices": ["1", "2"], "answer": answer}, "arts/0")
+
+
 def test_abilities_and_shots() -> None:
     assert [one.ability for one in (MMLU, CEVAL, CMMLU)] == ["knowledge en", "knowledge zh", "knowledge zh"]
     assert {one.shots for one in (MMLU, CEVAL, CMMLU)} == {5}

@@ -90,6 +90,24 @@ def test_a_value_is_written_in_one_way(value: Fraction, text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("1亿2万3千4百", ["100023400"]), ("3万5", ["30005"]), ("3千5万", ["3000", "50000"]), ("3万3万", ["30000", "30000"]),
+        ("3万5千 and 6", ["35000", "6"]), ("1万2千3千4万", ["12000", "3000", "40000"]),
+    ],
+)  # fmt: skip
+def test_a_smaller_chinese_unit_goes_on_with_a_number_and_no_other_does(text: str, wanted: list[str]) -> None:
+    assert [written(one.value) for one in numbers(plain(text))] == wanted
+
+
+@pytest.mark.parametrize("piece", ["3万", "3千", "3亿", "9亿9万9千"])
+def test_units_that_are_repeated_without_end_are_numbers_of_their_own(piece: str) -> None:
+    (one,) = numbers(piece)
+    assert [found.value for found in numbers(piece * 2000)] == [one.value] * 2000
+    assert [found.value for found in numbers("3万" + "0万" * 2000)] == [30_000]
+
+
+@pytest.mark.parametrize(
     ("name", "value"),
     [
         (" hundred", 100), (" thousand", 1000), (" million", 10**6), (" billion", 10**9), (" trillion", 10**12), (" dozen", 12),

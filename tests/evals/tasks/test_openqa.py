@@ -1,5 +1,7 @@
 """Questions with short answers."""
 
+import pytest
+
 from evals.tasks.openqa import NATURAL_QUESTIONS, TRIVIAQA, TYDIQA, short_answer, squad_rows
 
 
@@ -25,6 +27,20 @@ def test_trivia_has_aliases_in_either_shape() -> None:
     assert [TRIVIAQA.grade(hub, text).score for text in ("sun", "Sol\nQuestion: next", "moon")] == [1, 1, 0]
 
 
+@pytest.mark.parametrize(
+    "answer", [{}, {"Aliases": ["Sol"]}, {"Value": None}, {"Value": " "}, {"value": None, "aliases": ["Sol"]}]
+)
+def test_trivia_without_its_value_is_refused(answer: dict[str, object]) -> None:
+    with pytest.raises((KeyError, ValueError), match=r"value|no answer"):
+        TRIVIAQA.read({"Question": "Who?", "Answer": answer}, "0")
+
+
+@pytest.mark.parametrize("answers", [[], [None], [""], ""])
+def test_a_question_without_an_answer_is_refused(answers: object) -> None:
+    with pytest.raises(ValueError, match="no answer"):
+        NATURAL_QUESTIONS.read({"question": "when", "answer": answers}, "0")
+
+
 def test_tydiqa_is_graded_by_words_and_its_languages_are_sources() -> None:
     article = {
         "paragraphs": [
@@ -41,5 +57,19 @@ def test_tydiqa_is_graded_by_words_and_its_languages_are_sources() -> None:
 def test_the_answer_is_announced_or_the_first_line() -> None:
     assert short_answer("Paris\nIt is big") == "Paris"
     assert short_answer("Well, the answer is **Paris**. It is big") == "Paris"
-    assert short_answer("I'm sorry, no") is None
     assert short_answer("\n\n") is None
+
+
+def test_an_answer_that_reads_like_a_refusal_is_right_where_it_is_a_reference() -> None:
+    song = TRIVIAQA.read({"Question": "Which song?", "Answer": {"Value": "Sorry Seems to Be the Hardest Word"}}, "0")
+    graded = [
+        TRIVIAQA.grade(song, text)
+        for text in (" Sorry Seems to be the Hardest Word.", "I'm sorry, no", "I do not know")
+    ]
+    assert [one.score for one in graded] == [1, 0, 0]
+    assert [one.extracted for one in graded[1:]] == [None, None]
+    passage = TYDIQA.read(
+        {"id": "english-1", "question": "q", "context": "c", "answers": {"text": ["I don't know her"]}}, "0"
+    )
+    graded = [TYDIQA.grade(passage, text) for text in ("I don't know her", "I don't know", "know her")]
+    assert [(one.extracted, one.score) for one in graded] == [("I don't know her", 1), (None, 0), ("know her", 2 / 3)]
