@@ -186,12 +186,12 @@ STAGES: dict[str, Stage] = {
             facts=("chat_format",),
         ),
         Stage(
-            "benchmark", "evaluate", "gpu", "model", ("pretrain", "sft", "reward", "gate", *ALIGNING, "tokenizer"), 1,
+            "benchmark", "evaluate", "gpu", "model", ("pretrain", "sft", "reward", "gate", *ALIGNING, "tokenizer"), 2,
             "each model's answers to the items of each benchmark, and which are right",
             facts=("chat_format",),
         ),
         Stage(
-            "abilities", "evaluate", "local", "corpus", ("decontaminate", "evaluate", "benchmark"), 1,
+            "abilities", "evaluate", "local", "corpus", ("decontaminate", "evaluate", "benchmark"), 2,
             "what each model can do, and what it lost against the one before",
         ),
         Stage(
