@@ -478,6 +478,8 @@ class Abilities(Result):
     """Model -> ability -> how much it lost beyond noise against the model before it."""
     closed: str = ""
     """Why the aligned model is kept back: the abilities that are beyond their bounds. Empty: it may be exported."""
+    untold: str = ""
+    """Abilities that `abilities.max_drop` cannot hold to anything, since they have too few sources for any result."""
 
 
 class Sample(Result):

@@ -114,6 +114,7 @@ def _line(one: Difference, confidence: float) -> str:
     flag = ""
     if one.task is None:
         flag = " WORSE" if one.worse(confidence) else " better" if one.better(confidence) else ""
+        flag = flag or (" cannot be told: too few sources" if one.cannot_be_told(confidence) else "")
     return f"{name:<34}{one.first:>8.4f}{one.second:>8.4f}  {gap:<26}{one.n:>7,}  {one.adjusted:.2g} ({one.test}){flag}"
 
 

@@ -12,7 +12,7 @@ from contract.benchmarks import LEAST_EXTRACTED
 from contract.contamination import Found, Searched
 from contract.errors import DamagedError
 from contract.printable import printable
-from evals.abilities import Change, Results, Row, alignment_tax, balance, below, closing, table, told
+from evals.abilities import Change, Results, Row, alignment_tax, balance, below, closing, table, told, untold
 from evals.grading import Score
 from evals.intervals import CONFIDENCE
 from evals.leaks import Gap, Split, split
@@ -20,7 +20,7 @@ from evals.leaks import Gap, Split, split
 TUNED, ALIGNED = "sft", "aligned"
 """What the instruction-tuned and the aligned model of a run are called."""
 FOUND: tuple[Found, ...] = ("clean", "overlapping", "leaked", "too short")
-SIGNS = {"worse": "WORSE", "better": "better", "same": ""}
+SIGNS = {"worse": "WORSE", "better": "better", "same": "", "cannot be told": "cannot be told"}
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,8 @@ class Report:
     """What a run's models can do. extraction: benchmark -> model -> share of outputs in which an answer was found.
 
     bounded: whether the recipe bounds what the aligned model may lose or must reach. closing: why it is to be kept back
-    by these bounds. judged: sentences on the aligned model's win rates.
+    by these bounds. judged: sentences on the aligned model's win rates. untold: abilities that `max_drop` cannot hold
+    to anything, since they have too few sources.
     """
 
     models: tuple[str, ...]
@@ -55,6 +56,7 @@ class Report:
     bounded: bool
     closing: tuple[str, ...]
     contamination: tuple[Contamination, ...]
+    untold: tuple[str, ...] = ()
 
 
 @cache
@@ -105,6 +107,7 @@ def put_together(
         bounded=max_drop is not None or bool(at_least),
         closing=(*closed, *(below(rows, ALIGNED, at_least or {}) if ALIGNED in results else [])),
         contamination=tuple(_contamination(results, name, searched.get(name), confidence) for name in names),
+        untold=() if max_drop is None else tuple(untold(changes, ALIGNED, TUNED)),
     )
 
 
@@ -204,9 +207,11 @@ def gate_line(report: Report) -> str:
     """What the recipe's bounds decided, in a sentence; empty if there are none."""
     if not report.bounded or ALIGNED not in report.models:
         return ""
+    said = "The aligned model is within the bounds of the recipe."
     if report.closing:
-        return f"The aligned model is kept back: {'; '.join(report.closing)}."
-    return "The aligned model is within the bounds of the recipe."
+        said = f"The aligned model is kept back: {'; '.join(report.closing)}."
+    few = f" Too few sources to tell a drop from noise: {', '.join(report.untold)}." if report.untold else ""
+    return said + few
 
 
 def contamination_table(report: Report) -> list[str]:

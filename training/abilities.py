@@ -55,7 +55,12 @@ def figures_of(report: Report, asked: int) -> results.Abilities:
         if change.why == "before" and change.verdict == "worse":
             worse[change.model][change.ability] = change.drop
     return results.Abilities(
-        models=asked, benchmarks=len(scores), scores=scores, worse=dict(worse), closed="; ".join(report.closing)
+        models=asked,
+        benchmarks=len(scores),
+        scores=scores,
+        worse=dict(worse),
+        closed="; ".join(report.closing),
+        untold="; ".join(report.untold),
     )
 
 

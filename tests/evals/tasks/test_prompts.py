@@ -45,7 +45,9 @@ def test_examples_are_turns_of_a_dialogue() -> None:
 
 def test_a_reply_of_a_dialogue_ends_with_its_turn_alone() -> None:
     """A fence, a function or a blank line ends what a base model writes, and is part of what a chat model says."""
-    asked = Item("HumanEval/0", "HumanEval/0", "def add(a, b):\n", fields={"entry_point": "add", "canonical_solution": ""})
+    asked = Item(
+        "HumanEval/0", "HumanEval/0", "def add(a, b):\n", fields={"entry_point": "add", "canonical_solution": ""}
+    )
     for task, item in ((HUMANEVAL, asked), (MMLU, ASKED), (GSM8K, ASKED)):
         assert prompt(task, item, dialogue=True).stop == ()
     assert prompt(HUMANEVAL, asked).stop == BODY_STOPS, "as one text"
