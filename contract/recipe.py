@@ -188,8 +188,9 @@ class Recipe(TrainingSections):
     def _bounds_what_is_measured(self) -> "Recipe":
         """A bound on what nobody measures would never keep a model back."""
         asked, bounds = self.benchmark.models, self.abilities
-        needed = {"abilities.max_drop": ("sft", "aligned")} if bounds.max_drop is not None else {}
-        needed |= {f"abilities.at_least.{ability}": ("aligned",) for ability in bounds.at_least}
+        needed: dict[str, tuple[str, ...]] = {f"abilities.at_least.{one}": ("aligned",) for one in bounds.at_least}
+        if bounds.max_drop is not None:
+            needed["abilities.max_drop"] = ("sft", "aligned")
         for key, models in needed.items():
             if missing := [one for one in models if one not in asked]:
                 raise ValueError(

@@ -461,6 +461,8 @@ class Benchmark(Result):
     """Items."""
     sources: int = 0
     """Groups of items that are alike, such as subjects."""
+    shots: int = 0
+    """Examples before an item; before the item with the fewest."""
     outputs: int = 0
     extraction_rate: float | None = None
     """The share of outputs in which an answer was found."""

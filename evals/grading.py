@@ -38,7 +38,8 @@ class Report:
 
     pass_at: k -> pass@k, where items have several outputs and are right or wrong. majority: the share of items whose
     most frequent answer is right, where they have several outputs. best: of the output with the highest reward, where
-    all have one. bits_per_byte: of a task that measures how well texts are predicted, over all of their bytes.
+    all have one. bits_per_byte: of a task that measures how well texts are predicted, over all of their bytes. shots:
+    examples before an item, where that is known.
     """
 
     task: str
@@ -50,6 +51,7 @@ class Report:
     majority: Score | None
     best: Score | None
     bits_per_byte: Score | None = None
+    shots: int | None = None
 
     @property
     def warnings(self) -> list[str]:
@@ -122,8 +124,11 @@ def _shown(prompt: Prompt) -> str:
     return prompt.text
 
 
-def report(records: Sequence[Record], confidence: float = CONFIDENCE) -> Report:
-    """What the records of one task show. Raises InputError without records or with those of several tasks."""
+def report(records: Sequence[Record], confidence: float = CONFIDENCE, shots: int | None = None) -> Report:
+    """What the records of one task show. shots: the examples before each item.
+
+    Raises InputError without records or with those of several tasks.
+    """
     names = {one.task for one in records}
     if len(names) != 1:
         raise InputError(f"a report is of one task; these records are of {', '.join(sorted(names)) or 'none'}")
@@ -144,7 +149,8 @@ def report(records: Sequence[Record], confidence: float = CONFIDENCE) -> Report:
         best = scored([_best(some) for some in by_item.values()], sources, confidence)
     name, ability = records[0].task, records[0].ability
     bits = _bits_per_byte(records, confidence) if name == PERPLEXITY.name else None
-    return Report(name, ability, scored(means, sources, confidence), found, len(records), pass_at, voted, best, bits)
+    score = scored(means, sources, confidence)
+    return Report(name, ability, score, found, len(records), pass_at, voted, best, bits, shots)
 
 
 def _bits_per_byte(records: Sequence[Record], confidence: float) -> Score | None:
@@ -215,7 +221,8 @@ def told(made: Report) -> list[str]:
         lines.append(f"  best of {made.outputs // made.score.n} outputs by reward: {shown(made.best)}")
     if made.bits_per_byte:
         lines.append(f"  bits per byte: {shown(made.bits_per_byte)}")
-    lines.append(f"  extraction rate {made.extraction_rate:.1%} of {made.outputs:,} outputs")
+    shots = "" if made.shots is None else f", {made.shots}-shot"
+    lines.append(f"  extraction rate {made.extraction_rate:.1%} of {made.outputs:,} outputs{shots}")
     return lines
 
 

@@ -256,6 +256,11 @@ def test_every_shipped_recipe_loads_and_survives_being_resolved(path: Path) -> N
             [],
             "abilities.at_least.maths needs the answers of aligned; add aligned to benchmark.models",
         ),
+        (
+            "benchmark: {tasks: {mmlu: {items: a, k: 5}}}",
+            [],
+            "benchmark.tasks.mmlu: k: 5 examples need a file of them; name it in shots, or set k to 0",
+        ),
         ("abilities: {max_drop: 0.1}", [], "abilities.max_drop needs benchmarks; name some in benchmark.tasks"),
         ("abilities: {at_least: {maths: 0.2}}", [], "abilities.at_least.maths needs benchmarks; name some in"),
         (

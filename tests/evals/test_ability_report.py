@@ -79,6 +79,12 @@ def test_what_a_bound_cannot_hold_is_named() -> None:
     assert "cannot be told |" in markdown(free, "x")
 
 
+def test_the_number_of_examples_stands_beside_a_benchmark() -> None:
+    report = put_together({"sft": {"gsm8k": rows([1.0])}}, ["sft"], {}, shots={"gsm8k": 5})
+    assert "| gsm8k, 5-shot | " in markdown(report, "x")
+    assert parsed(dumped(report).encode(), "there").shots == {"gsm8k": 5}
+
+
 def test_a_low_share_of_answers_found_is_told() -> None:
     results = {"sft": {"gsm8k": rows([0.0] * 5, found=False)}}
     assert "- gsm8k, sft: an answer was found in only 80.0 % of the outputs." in markdown(

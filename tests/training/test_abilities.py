@@ -65,7 +65,9 @@ def answered(run: Run, model: str, benchmark: str, items: Path, right: Callable[
     path.parent.mkdir(parents=True)
     write_records(path, records)
     file = File(path=attempt.path("records.parquet"), kind=Kind.RECORDS, bytes=path.stat().st_size, rows=len(records))
-    made = results.Benchmark(task=benchmark, ability=task.ability, model=model, made_by="x", n=len(read))
+    made = results.Benchmark(
+        task=benchmark, ability=task.ability, model=model, made_by="x", n=len(read), shots=int(benchmark == "mmlu")
+    )
     return attempt.commit([file], result=made)
 
 
@@ -127,6 +129,7 @@ def test_what_was_lost_is_told_and_kept_back(executed: Callable[..., tuple[Run, 
     assert report.models == ("pretrain", "sft", "aligned")
     assert [(one.model, one.ability) for one in report.changes if one.verdict == "worse"] == [("aligned", "maths")]
     page = files["report.md"].decode()
+    assert "| mmlu, 1-shot | 50.0 (" in page
     assert "Alignment tax, sft to aligned: maths 66.7 % after 100.0 %" in page
     assert (
         "Win rate of the aligned model over the SFT model, by the reward model that alignment optimised: 75.0 %" in page
