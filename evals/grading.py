@@ -8,7 +8,7 @@ from statistics import fmean
 
 from contract.benchmarks import LEAST_EXTRACTED, too_few_extracted
 from contract.errors import InputError
-from evals.intervals import CONFIDENCE, effective_number, ratio, wilson
+from evals.intervals import CONFIDENCE, ratio, trials_of, wilson
 from evals.passk import best_of, majority, pass_at_k
 from evals.records import Output, Record
 from evals.sandbox import Outcome, run_all
@@ -194,12 +194,12 @@ def clusters_of(sources: Sequence[Hashable]) -> list[Hashable]:
 def scored(scores: Sequence[float], sources: Sequence[Hashable], confidence: float = CONFIDENCE) -> Score:
     """The mean with its interval, which takes items of one source as a cluster.
 
-    Wilson's interval for shares, with the effective number of items; the ratio estimate's over the clusters else.
+    Wilson's interval for shares, with the number of trials that the items are; else the ratio estimate's over clusters.
     """
     clusters = clusters_of(sources)
     mean = math.fsum(scores) / len(scores)
     if all(one in (0, 1) for one in scores):
-        number = effective_number(scores, clusters)
+        number = trials_of(scores, clusters, confidence)
         low, high = wilson(mean * number, number, confidence)
     else:
         sums: Counter[Hashable] = Counter()
