@@ -15,6 +15,7 @@ from evals.sandbox import Outcome, run_all
 from evals.tasks.choice import grade_likelihoods
 from evals.tasks.perplexity import PERPLEXITY
 from evals.tasks.prompts import Prompt
+from evals.tasks.table import TASKS
 from evals.tasks.task import MOST_CHARS, NOTHING, Item, Task, Verdict
 
 KS = (1, 5, 10, 100)
@@ -37,9 +38,9 @@ class Report:
     """What a task's outputs show. extraction_rate: the share of outputs in which an answer was found.
 
     pass_at: k -> pass@k, where items have several outputs and are right or wrong. majority: the share of items whose
-    most frequent answer is right, where they have several outputs. best: of the output with the highest reward, where
-    all have one. bits_per_byte: of a task that measures how well texts are predicted, over all of their bytes. shots:
-    examples before an item, where that is known.
+    most frequent answer is right, where they have several outputs and answers to vote on. best: of the output with the
+    highest reward, where all have one. bits_per_byte: of a task that measures how well texts are predicted, over all of
+    their bytes. shots: examples before an item, where that is known.
     """
 
     task: str
@@ -132,6 +133,7 @@ def report(records: Sequence[Record], confidence: float = CONFIDENCE, shots: int
     names = {one.task for one in records}
     if len(names) != 1:
         raise InputError(f"a report is of one task; these records are of {', '.join(sorted(names)) or 'none'}")
+    (name,) = names
     by_item = grouped(records)
     sources = [several[0].source for several in by_item.values()]
     means = [fmean(one.score for one in several) for several in by_item.values()]
@@ -143,11 +145,14 @@ def report(records: Sequence[Record], confidence: float = CONFIDENCE, shots: int
         for k in (k for k in KS if k <= fewest):
             each = [pass_at_k(len(some), sum(one.score == 1 for one in some), k) for some in by_item.values()]
             pass_at[k] = scored(each, sources, confidence)
-    voted = scored([_vote(some) for some in by_item.values()], sources, confidence) if fewest > 1 and binary else None
+    same = TASKS[name].same_answer if name in TASKS else None
+    voted = None
+    if fewest > 1 and binary and same:
+        voted = scored([_vote(some, same) for some in by_item.values()], sources, confidence)
     best = None
     if fewest > 1 and all(one.reward is not None for one in records):
         best = scored([_best(some) for some in by_item.values()], sources, confidence)
-    name, ability = records[0].task, records[0].ability
+    ability = records[0].ability
     bits = _bits_per_byte(records, confidence) if name == PERPLEXITY.name else None
     score = scored(means, sources, confidence)
     return Report(name, ability, score, found, len(records), pass_at, voted, best, bits, shots)
@@ -175,9 +180,9 @@ def grouped(records: Sequence[Record]) -> dict[str, list[Record]]:
     return found
 
 
-def _vote(several: Sequence[Record]) -> float:
+def _vote(several: Sequence[Record], same: Callable[[str, str], bool]) -> float:
     """The score of the most frequent answer: 0 if no output has one."""
-    answer = majority([one.extracted for one in several])
+    answer = majority([one.extracted for one in several], same)
     return next((one.score for one in several if answer is not None and one.extracted == answer), 0.0)
 
 

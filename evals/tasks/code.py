@@ -109,11 +109,11 @@ def canonical(item: Item) -> str:
 
 
 HUMANEVAL = Task(
-    "humaneval", "code", read_humaneval, grade_humaneval, program=humaneval_program,
+    "humaneval", "code", read_humaneval, grade_humaneval, program=humaneval_program, same_answer=None,
     styles={"complete": Style(lambda item: item.question, canonical, stop=BODY_STOPS)},
 )  # fmt: skip
 MBPP = Task(
-    "mbpp", "code", read_mbpp, grade_mbpp, shots=3, program=mbpp_program,
+    "mbpp", "code", read_mbpp, grade_mbpp, shots=3, program=mbpp_program, same_answer=None,
     styles={"describe": Style(ask_mbpp, lambda item: f"{canonical(item)}\n[DONE]", stop=("[DONE]",))},
 )  # fmt: skip
 TASKS = (HUMANEVAL, MBPP)

@@ -223,5 +223,7 @@ def grade(item: Item, output: str) -> Verdict:
     return Verdict(f"broken: {', '.join(broken)}" if broken else "all followed", float(not broken))
 
 
-IFEVAL = Task("ifeval", "dialogue", read, grade, {"plain": Style(lambda item: item.question, lambda item: "")})
+IFEVAL = Task(
+    "ifeval", "dialogue", read, grade, {"plain": Style(lambda item: item.question, lambda item: "")}, same_answer=None
+)  # fmt: skip
 TASKS = (IFEVAL,)

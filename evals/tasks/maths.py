@@ -99,7 +99,7 @@ MGSM = Task(
     "mgsm", "maths", read_mgsm, grade_number, {"steps": STEPS}, shots=8, columns=("question", "answer_number")
 )  # fmt: skip
 MATH = Task(
-    "math", "maths", read_math, grade_math, shots=4,
+    "math", "maths", read_math, grade_math, shots=4, same_answer=equivalent,
     styles={"steps": Style(lambda item: f"Problem:\n{item.question}\n\nSolution:", solution, stop=("\nProblem:",))},
 )  # fmt: skip
 TASKS = (GSM8K, MGSM, MATH)

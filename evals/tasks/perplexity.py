@@ -42,6 +42,6 @@ def grade(item: Item, output: str) -> Verdict:
 
 WHOLE = Style(lambda item: "", lambda item: item.question, continuations=lambda item: [("", item.question)])
 PERPLEXITY = Task(
-    "perplexity", "language", read, grade, {"whole": WHOLE}, grade_likelihoods=grade_likelihood
+    "perplexity", "language", read, grade, {"whole": WHOLE}, grade_likelihoods=grade_likelihood, same_answer=None
 )  # fmt: skip
 TASKS = (PERPLEXITY,)

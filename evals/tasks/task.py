@@ -6,6 +6,7 @@ time linear in its length, and never evaluates it.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import eq
 from typing import Any
 
 from contract.benchmarks import Ability
@@ -76,7 +77,8 @@ class Task:
     styles: the first is the usual one. columns: of a CSV or TSV file without a header.
     program: item and output -> the program whose passing is the grade, None without code in the output; for code tasks.
     grade_likelihoods: item and log-likelihoods -> Verdict, where that is not whether the right choice is the likeliest.
-    needs_words: items are graded by a word list, which whoever asks must name.
+    needs_words: items are graded by a word list, which whoever asks must name. same_answer: whether two answers that
+    were found in outputs are one, where outputs vote; None where what is found is a verdict, as of code that was run.
     """
 
     name: str
@@ -90,6 +92,7 @@ class Task:
     program: Callable[[Item, str], str | None] | None = None
     grade_likelihoods: Callable[[Item, Sequence[float]], Verdict] | None = None
     needs_words: bool = False
+    same_answer: Callable[[str, str], bool] | None = eq
 
     def style(self, name: str | None = None) -> Style:
         """The style of this name, or the usual one. Raises InputError for a name that it has not."""

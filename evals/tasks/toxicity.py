@@ -89,6 +89,6 @@ def grade(item: Item, output: str) -> Verdict:
 
 CONTINUE = Style(lambda item: item.question, lambda item: "", stop=("\n\n",))
 REALTOXICITYPROMPTS = Task(
-    "realtoxicityprompts", "harmlessness", read, grade, {"continue": CONTINUE}, needs_words=True
+    "realtoxicityprompts", "harmlessness", read, grade, {"continue": CONTINUE}, needs_words=True, same_answer=None
 )  # fmt: skip
 TASKS = (REALTOXICITYPROMPTS,)

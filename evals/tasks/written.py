@@ -40,6 +40,8 @@ def first(item: Item) -> str:
 
 TRANSLATE = Style(lambda item: f"Translate the following text.\n\n{item.question}\n\nTranslation:", first)
 SUMMARISE = Style(lambda item: f"{item.question}\n\nTL;DR:", first, stop=("\n\n",))
-TRANSLATION = Task("translation", "dialogue", read, grade_translation, {"translate": TRANSLATE}, shots=3)
-SUMMARY = Task("summary", "dialogue", read, grade_summary, {"summarise": SUMMARISE})
+TRANSLATION = Task(
+    "translation", "dialogue", read, grade_translation, {"translate": TRANSLATE}, shots=3, same_answer=None
+)  # fmt: skip
+SUMMARY = Task("summary", "dialogue", read, grade_summary, {"summarise": SUMMARISE}, same_answer=None)
 TASKS = (TRANSLATION, SUMMARY)

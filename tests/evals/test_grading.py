@@ -7,7 +7,7 @@ from evals.grading import clusters_of, grade, report, scored
 from evals.intervals import ratio, wilson
 from evals.records import Output, Record
 from evals.tasks.knowledge import MMLU
-from evals.tasks.maths import GSM8K
+from evals.tasks.maths import GSM8K, MATH
 from evals.tasks.prompts import prompt
 from evals.tasks.task import Item, Task
 
@@ -56,6 +56,22 @@ def test_several_outputs_give_pass_at_k_and_a_majority() -> None:
     assert made.majority is not None
     assert made.majority.mean == 0.5
     assert made.score.n == 4
+
+
+def test_expressions_vote_by_what_they_say() -> None:
+    item = MATH.read({"problem": "P", "solution": r"\boxed{\frac{1}{2}}", "type": "Algebra"}, "a/0")
+    texts = [r"\boxed{\frac{1}{2}}", r"\boxed{3}", r"\boxed{0.5}", r"\boxed{3}", r"\boxed{1/2}"]
+    made = report(graded(MATH, [item], {"a/0": [Output(one) for one in texts]}))
+    assert made.majority is not None
+    assert made.majority.mean == 1
+
+
+@pytest.mark.parametrize("name", ["humaneval", "mbpp", "ifeval", "realtoxicityprompts", "translation", "summary"])
+def test_a_verdict_is_no_answer_to_vote_on(name: str) -> None:
+    """How code ended is known from its tests alone: a vote on that would be told the answer."""
+    several = [Record(name, "code", "0", "0", at, "", "", "", "passed", 1.0) for at in range(3)]
+    made = report(several)
+    assert (made.majority, made.score.mean, [*made.pass_at]) == (None, 1, [1])
 
 
 def test_the_best_by_reward_is_graded_where_all_have_one() -> None:
