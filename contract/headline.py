@@ -252,7 +252,9 @@ def _abilities(manifest: Manifest) -> str:
     worse = manifest.metrics.get("worse")
     lost = [f"{model} lost {', '.join(one)}" for model, one in worse.items()] if isinstance(worse, dict) else []
     closed = manifest.metrics.get("closed")
-    return "; ".join([said, *lost, *([f"kept back: {closed}"] if closed else [])])
+    kept_back = [f"kept back: {closed}"] if closed else []
+    untold = manifest.metrics.get("untold")
+    return "; ".join([said, *lost, *kept_back, *([f"too few sources for max_drop: {untold}"] if untold else [])])
 
 
 def _export(manifest: Manifest) -> str:

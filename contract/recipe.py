@@ -13,6 +13,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError, model_validator
 
 from contract import deployment, mistakes, mixture, plainyaml, sizes
+from contract.benchmarks import KNOWN
 from contract.digest import split_digest, verify, with_digest
 from contract.errors import InputError, RecipeError, StoreError
 from contract.mistakes import Mistake
@@ -187,6 +188,28 @@ class Recipe(TrainingSections):
         needed = NEEDED.get(name)
         if needed and getattr(self.score, needed) is None:
             raise ValueError(f"minhash_sign.quality: {name} is measured only where score.{needed} is set")
+        return self
+
+    @model_validator(mode="after")
+    def _bounds_what_is_measured(self) -> "Recipe":
+        """A bound on what nobody measures would never keep a model back."""
+        asked, bounds = self.benchmark.models, self.abilities
+        needed: dict[str, tuple[str, ...]] = {f"abilities.at_least.{one}": ("aligned",) for one in bounds.at_least}
+        if bounds.max_drop is not None:
+            needed["abilities.max_drop"] = ("sft", "aligned")
+        for key, models in needed.items():
+            if missing := [one for one in models if one not in asked]:
+                raise ValueError(
+                    f"{key} needs the answers of {' and '.join(models)}; add {', '.join(missing)} to benchmark.models"
+                )
+        known = {KNOWN[one.task].ability for one in self.benchmark.tasks.values()}
+        if needed and not known:
+            raise ValueError(f"{next(iter(needed))} needs benchmarks; name some in benchmark.tasks")
+        for ability in bounds.at_least:
+            if ability not in known:
+                there = ", ".join(sorted(known))
+                key = f"abilities.at_least.{ability}"
+                raise ValueError(f"{key}: no benchmark measures it; benchmark.tasks are of {there}")
         return self
 
     def section(self, stage: str) -> Settings:

@@ -461,6 +461,8 @@ class Benchmark(Result):
     """Items."""
     sources: int = 0
     """Groups of items that are alike, such as subjects."""
+    shots: int = 0
+    """Examples before an item; before the item with the fewest."""
     outputs: int = 0
     extraction_rate: float | None = None
     """The share of outputs in which an answer was found."""
@@ -478,6 +480,8 @@ class Abilities(Result):
     """Model -> ability -> how much it lost beyond noise against the model before it."""
     closed: str = ""
     """Why the aligned model is kept back: the abilities that are beyond their bounds. Empty: it may be exported."""
+    untold: str = ""
+    """Abilities that `abilities.max_drop` cannot hold to anything, since they have too few sources for any result."""
 
 
 class Sample(Result):

@@ -191,7 +191,7 @@ STAGES: dict[str, Stage] = {
             facts=("chat_format",),
         ),
         Stage(
-            "abilities", "evaluate", "local", "corpus", ("decontaminate", "evaluate", "benchmark"), 1,
+            "abilities", "evaluate", "local", "corpus", ("decontaminate", "evaluate", "benchmark"), 2,
             "what each model can do, and what it lost against the one before",
         ),
         Stage(

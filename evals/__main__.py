@@ -100,7 +100,7 @@ def _grade(given: argparse.Namespace) -> None:
     records = grade(asking.task, asking.items, read_outputs(given.outputs), asking.prompt, given.by_byte)
     if given.out:
         write_records(given.out, records)
-    made = report(records)
+    made = report(records, shots=asking.shots)
     print(json.dumps(dataclasses.asdict(made)) if given.json else "\n".join(told(made)))
     for warning in made.warnings:
         print(f"warning: {warning}", file=sys.stderr)
@@ -124,6 +124,7 @@ def _line(one: Difference, confidence: float) -> str:
     flag = ""
     if one.task is None:
         flag = " WORSE" if one.worse(confidence) else " better" if one.better(confidence) else ""
+        flag = flag or (" cannot be told: too few sources" if one.cannot_be_told(confidence) else "")
     return f"{name:<34}{one.first:>8.4f}{one.second:>8.4f}  {gap:<26}{one.n:>7,}  {one.adjusted:.2g} ({one.test}){flag}"
 
 

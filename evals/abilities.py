@@ -10,8 +10,7 @@ from statistics import fmean
 from typing import Literal
 
 from contract.benchmarks import ABILITIES
-from evals.ablation import holm
-from evals.differences import Difference, compare
+from evals.differences import Difference, compare, corrected
 from evals.grading import Score, clusters_of, grouped, scored
 from evals.intervals import CONFIDENCE
 from evals.records import Record
@@ -70,18 +69,21 @@ def pooled(parts: Sequence[Sequence[Record]], confidence: float = CONFIDENCE) ->
     return replace(scored(scores, clusters, confidence), sources=len(sources))
 
 
+Verdict = Literal["worse", "same", "better", "cannot be told"]
+
+
 @dataclass(frozen=True)
 class Change:
     """An ability of one model beside the same ability of an earlier one, on the same items.
 
     why: whether `against` is the model `before`, or the `best` so far in this ability. verdict: beyond noise, after
-    correction for the number of tests.
+    correction for the number of tests; `cannot be told` where no result could be, with so few sources.
     """
 
     model: str
     against: str
     why: Literal["before", "best"]
-    verdict: Literal["worse", "same", "better"]
+    verdict: Verdict
     difference: Difference
 
     @property
@@ -97,7 +99,7 @@ class Change:
 def _change(
     model: str, against: str, why: Literal["before", "best"], difference: Difference, confidence: float
 ) -> Change:
-    verdict: Literal["worse", "same", "better"] = "same"
+    verdict: Verdict = "cannot be told" if difference.cannot_be_told(confidence) else "same"
     if difference.worse(confidence) or difference.better(confidence):
         verdict = "worse" if difference.difference < 0 else "better"
     return Change(model, against, why, verdict, difference)
@@ -142,12 +144,10 @@ def _since_best(results: Results, earlier: Sequence[str], model: str, confidence
         if best == earlier[-1]:
             continue  # that comparison is there already
         whole = compare(_named(results[best], names), _named(results[model], names), confidence)[0]
-        found.append((best, replace(whole, p=min(1.0, whole.p * len(known)))))
-    adjusted = holm([one.p for _, one in found])
-    return [
-        _change(model, best, "best", replace(one, adjusted=p), confidence)
-        for (best, one), p in zip(found, adjusted, strict=True)
-    ]
+        chosen = replace(whole, p=min(1.0, whole.p * len(known)), least=min(1.0, whole.least * len(known)))
+        found.append((best, chosen))
+    tested = corrected([one for _, one in found])
+    return [_change(model, best, "best", one, confidence) for (best, _), one in zip(found, tested, strict=True)]
 
 
 def _mean(asked: Mapping[str, Sequence[Record]], names: Sequence[str]) -> float:
@@ -168,6 +168,15 @@ def closing(changes: Sequence[Change], model: str, instead: str, max_drop: float
     ]
 
 
+def untold(changes: Sequence[Change], model: str, instead: str) -> list[str]:
+    """The abilities of which no drop against another model could be told from noise, in words."""
+    return [
+        f"{one.ability} ({one.difference.n:,} items of {one.difference.sources:,} sources)"
+        for one in changes
+        if (one.model, one.against, one.verdict) == (model, instead, "cannot be told")
+    ]
+
+
 def told(change: Change) -> str:
     """A change in words, such as `code 41.0 % after 44.1 %: -3.1 points (-5.0 to -1.2), n = 164, p = 0.002`."""
     one = change.difference
@@ -185,12 +194,15 @@ def alignment_tax(changes: Sequence[Change], tuned: str, aligned: str) -> str:
     if not both:
         return ""
     abilities = {
-        verdict: [one.ability for one in both if one.verdict == verdict] for verdict in ("worse", "better", "same")
+        verdict: [one.ability for one in both if one.verdict == verdict]
+        for verdict in ("worse", "better", "same", "cannot be told")
     }
     paid = "; ".join(told(one) for one in both if one.verdict == "worse")
     said = f"Alignment tax, {tuned} to {aligned}: {paid or 'none beyond noise'}."
     said += f" Better: {', '.join(abilities['better'])}." if abilities["better"] else ""
-    return said + (f" No difference beyond noise: {', '.join(abilities['same'])}." if abilities["same"] else "")
+    said += f" No difference beyond noise: {', '.join(abilities['same'])}." if abilities["same"] else ""
+    few = abilities["cannot be told"]
+    return said + (f" Too few sources to tell anything: {', '.join(few)}." if few else "")
 
 
 def below(rows: Sequence[Row], model: str, at_least: Mapping[str, float]) -> list[str]:

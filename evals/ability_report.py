@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from statistics import fmean
 
@@ -12,7 +12,7 @@ from contract.benchmarks import LEAST_EXTRACTED
 from contract.contamination import Found, Searched
 from contract.errors import DamagedError
 from contract.printable import printable
-from evals.abilities import Change, Results, Row, alignment_tax, balance, below, closing, table, told
+from evals.abilities import Change, Results, Row, alignment_tax, balance, below, closing, table, told, untold
 from evals.grading import Score
 from evals.intervals import CONFIDENCE
 from evals.leaks import Gap, Split, split
@@ -20,7 +20,7 @@ from evals.leaks import Gap, Split, split
 TUNED, ALIGNED = "sft", "aligned"
 """What the instruction-tuned and the aligned model of a run are called."""
 FOUND: tuple[Found, ...] = ("clean", "overlapping", "leaked", "too short")
-SIGNS = {"worse": "WORSE", "better": "better", "same": ""}
+SIGNS = {"worse": "WORSE", "better": "better", "same": "", "cannot be told": "cannot be told"}
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,8 @@ class Report:
     """What a run's models can do. extraction: benchmark -> model -> share of outputs in which an answer was found.
 
     bounded: whether the recipe bounds what the aligned model may lose or must reach. closing: why it is to be kept back
-    by these bounds. judged: sentences on the aligned model's win rates.
+    by these bounds. judged: sentences on the aligned model's win rates. untold: abilities that `max_drop` cannot hold
+    to anything, since they have too few sources. shots: benchmark -> examples before an item.
     """
 
     models: tuple[str, ...]
@@ -55,6 +56,8 @@ class Report:
     bounded: bool
     closing: tuple[str, ...]
     contamination: tuple[Contamination, ...]
+    untold: tuple[str, ...] = ()
+    shots: Mapping[str, int] = field(default_factory=dict)
 
 
 @cache
@@ -83,12 +86,13 @@ def put_together(
     at_least: Mapping[str, float] | None = None,
     judged: Sequence[str] = (),
     confidence: float = CONFIDENCE,
+    shots: Mapping[str, int] | None = None,
 ) -> Report:
     """The report on models. chain: those that were trained one after the other, in order; others have scores alone.
 
     searched: benchmark -> item id -> what was found of it in the corpus, for the benchmarks of which all items were
-    searched for. max_drop, at_least: as `evals.abilities.closing` and `below` take them. Raises InputError if two
-    models of the chain were not asked the same items of a benchmark.
+    searched for. max_drop, at_least: as `evals.abilities.closing` and `below` take them. shots: benchmark -> examples
+    before an item. Raises InputError if two models of the chain were not asked the same items of a benchmark.
     """
     rows = table(results, confidence)
     changes = balance({model: results[model] for model in chain}, confidence)
@@ -105,6 +109,8 @@ def put_together(
         bounded=max_drop is not None or bool(at_least),
         closing=(*closed, *(below(rows, ALIGNED, at_least or {}) if ALIGNED in results else [])),
         contamination=tuple(_contamination(results, name, searched.get(name), confidence) for name in names),
+        untold=() if max_drop is None else tuple(untold(changes, ALIGNED, TUNED)),
+        shots=dict(shots or {}),
     )
 
 
@@ -157,7 +163,9 @@ def ability_table(report: Report) -> list[str]:
         f"|---|{'---|' * len(report.models)}--:|--:|",
     ]
     for row in report.rows:
-        label = f"**{cell(row.ability)}**" if row.benchmark is None else cell(row.benchmark)
+        shots = report.shots.get(row.benchmark or "")
+        of_shots = "" if shots is None else f", {shots}-shot"
+        label = f"**{cell(row.ability)}**" if row.benchmark is None else cell(row.benchmark) + of_shots
         first = next((one for one in row.scores.values() if one), None)
         scores = " | ".join(shown(row.scores.get(model)) for model in report.models)
         lines.append(f"| {label} | {scores} | {first.n if first else 0:,} | {first.sources if first else 0:,} |")
@@ -204,9 +212,11 @@ def gate_line(report: Report) -> str:
     """What the recipe's bounds decided, in a sentence; empty if there are none."""
     if not report.bounded or ALIGNED not in report.models:
         return ""
+    said = "The aligned model is within the bounds of the recipe."
     if report.closing:
-        return f"The aligned model is kept back: {'; '.join(report.closing)}."
-    return "The aligned model is within the bounds of the recipe."
+        said = f"The aligned model is kept back: {'; '.join(report.closing)}."
+    few = f" Too few sources to tell a drop from noise: {', '.join(report.untold)}." if report.untold else ""
+    return said + few
 
 
 def contamination_table(report: Report) -> list[str]:

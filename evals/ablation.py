@@ -9,9 +9,11 @@ few seeds or few items the interval is wide, as it should be.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from itertools import combinations
 from statistics import NormalDist, fmean, variance
+
+from evals.intervals import t_quantile
 
 MOST_SEEDS = 100  # nobody trains more models to decide one question
 POWER = 0.8  # the usual chance that a study shall have to show a difference that is there
@@ -204,35 +206,3 @@ def holm(ps: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, ps[at] * (len(ps) - rank)))
         adjusted[at] = largest
     return adjusted
-
-
-def t_within(t: float, degrees: int) -> float:
-    """The chance that Student's t lies within -t and t (Abramowitz and Stegun 1964, 26.7.3 and 26.7.4)."""
-    angle = math.atan(t / math.sqrt(degrees))
-    cosine, sine = math.cos(angle), math.sin(angle)
-    term = cosine if degrees % 2 else 1.0
-    series = 0.0 if degrees == 1 else term
-    for power in range(2 + degrees % 2, degrees - 1, 2):
-        term *= cosine * cosine * (power - 1) / power
-        series += term
-    return 2 / math.pi * (angle + sine * series) if degrees % 2 else sine * series
-
-
-@lru_cache(4096)
-def t_quantile(confidence: float, degrees: int) -> float:
-    """The t within which Student's t lies with the given chance, from -t to t.
-
-    Above 30 degrees it is expanded around the normal quantile (Abramowitz and Stegun 1964, 26.7.5), which is quicker.
-    """
-    if degrees > 30:
-        z = NormalDist().inv_cdf((1 + confidence) / 2)
-        first, second = (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96
-        third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
-        return z + first / degrees + second / degrees**2 + third / degrees**3
-    low, high = 0.0, 1.0
-    while t_within(high, degrees) < confidence and high < 1e12:
-        high *= 2
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if t_within(middle, degrees) < confidence else (low, middle)
-    return high

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from contract.errors import InputError
 from evals.tasks import bbh, toxicity
 from evals.tasks.prompts import Prompt, prompt, shots_for
 from evals.tasks.published import read_items, read_names, with_names
@@ -14,7 +15,10 @@ from evals.tasks.task import Item, Task
 
 @dataclass(frozen=True)
 class Asking:
-    """A task's items and how each is asked. pool: the examples; count: how many of them stand before an item."""
+    """A task's items and how each is asked. pool: the examples; count: at most so many of them stand before an item.
+
+    shots: how many really do, before the item with the fewest.
+    """
 
     task: Task
     items: list[Item]
@@ -22,6 +26,7 @@ class Asking:
     count: int
     style: str | None
     dialogue: bool
+    shots: int = 0
 
     def prompt(self, item: Item) -> Prompt:
         shots = shots_for(item, self.pool, self.count) if self.pool else []
@@ -54,11 +59,14 @@ def read_asking(
 ) -> Asking:
     """A task's items and examples, read from its published files.
 
-    limit: at most so many items. k: examples before an item; by default the task's usual number. Raises InputError for
-    an unknown task or style, before anything is read, and for files that are not the task's.
+    limit: at most so many items, evenly of all subjects. k: examples before an item; by default the task's usual
+    number. Raises InputError for an unknown task or style, before anything is read, for files that are not the task's,
+    and if there are fewer examples than the `k` that is given.
     """
     task = task_named(name)
     task.style(style)
+    if k and not files.shots:
+        raise InputError(f"{name}: k is {k}, and there are no examples; name their file as shots, or set k to 0")
     items = read_items(task, files.items, files.split, limit)
     pool: list[Item] = []
     if files.shots:
@@ -68,7 +76,11 @@ def read_asking(
         items = with_names(items, read_names(files.names))
     if task.needs_words:
         items = toxicity.with_words(items, files.words)
-    return Asking(task, items, pool, task.shots if k is None else k, style, dialogue)
+    count = task.shots if k is None else k
+    shots, of = min((len(shots_for(one, pool, count)), one.id) for one in items)
+    if k and shots < k:
+        raise InputError(f"{name}: k is {k}, and item {of} has only {shots} examples; give more of them, or lower k")
+    return Asking(task, items, pool, count, style, dialogue, shots)
 
 
 def add_asking(parser: ArgumentParser) -> None:
@@ -77,7 +89,7 @@ def add_asking(parser: ArgumentParser) -> None:
     add("task", help=f"one of {', '.join(sorted(TASKS))}")
     add("--items", type=Path, required=True, help="file, folder or archive of the published items")
     add("--split", help="of a folder or an archive: only files with this word in their name, such as val")
-    add("--limit", type=int, help="at most so many items")
+    add("--limit", type=int, help="at most so many items, evenly of all subjects or files")
     add("--shots", type=Path, help="file, folder or archive of examples; for bbh the folder cot-prompts")
     add("--shots-split", help="as --split, of the examples; such as dev")
     add("--k", type=int, help="how many examples; default: the task's usual number")

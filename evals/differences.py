@@ -25,6 +25,7 @@ class Difference:
     """An ability, or one of its tasks, in two result sets. difference: second less first, with its interval.
 
     p: of the paired test. adjusted: for the number of abilities that were tested (Holm). test: which one it was.
+    least: the smallest p that any result on these sources could have had; once adjusted, with the others as they are.
     """
 
     ability: str
@@ -38,6 +39,7 @@ class Difference:
     test: str
     p: float
     adjusted: float = 1.0
+    least: float = 0.0
 
     @property
     def difference(self) -> float:
@@ -50,6 +52,10 @@ class Difference:
     def better(self, confidence: float = CONFIDENCE) -> bool:
         """Whether the second set is better beyond noise."""
         return self.difference > 0 and self.adjusted < 1 - confidence
+
+    def cannot_be_told(self, confidence: float = CONFIDENCE) -> bool:
+        """Whether no result at all could be told from noise: there are too few sources for so many tests."""
+        return self.least >= 1 - confidence
 
 
 def compare(first: Sequence[Record], second: Sequence[Record], confidence: float = CONFIDENCE) -> list[Difference]:
@@ -68,14 +74,15 @@ def compare(first: Sequence[Record], second: Sequence[Record], confidence: float
         abilities[records[0].ability].append(task)
     ordered = sorted(abilities, key=lambda one: (*ABILITIES, one).index(one))
     found = [_tested(one, None, [rows[task] for task in abilities[one]], confidence) for one in ordered]
-    adjusted = holm([one.p for one in found])
-    of_abilities = [_with(one, p) for one, p in zip(found, adjusted, strict=True)]
     of_tasks = [_tested(one, task, [rows[task]], confidence) for one in ordered for task in abilities[one]]
-    return of_abilities + [_with(one, one.p) for one in of_tasks]
+    return corrected(found) + [replace(one, adjusted=one.p) for one in of_tasks]
 
 
-def _with(one: Difference, adjusted: float) -> Difference:
-    return replace(one, adjusted=adjusted)
+def corrected(found: Sequence[Difference]) -> list[Difference]:
+    """The same with `adjusted` and `least` corrected for the number of tests (Holm)."""
+    ps = [one.p for one in found]
+    leasts = [holm([*ps[:at], one.least, *ps[at + 1 :]])[at] for at, one in enumerate(found)]
+    return [replace(one, adjusted=p, least=least) for one, p, least in zip(found, holm(ps), leasts, strict=True)]
 
 
 Paired = tuple[list[Record], list[float], list[float]]
@@ -118,10 +125,12 @@ def _tested(ability: str, task: str | None, parts: Sequence[Paired], confidence:
     alone = len(set(clusters)) == len(clusters)
     if alone and all(gap in (-1, 0, 1) for gap in gaps):
         test, p = "McNemar, exact", mcnemar(gaps.count(-1), gaps.count(1))
+        least = mcnemar(len(gaps), 0)
     else:
         test, p = "sign flips by source", sign_flip(gaps, clusters)
+        least = least_of_flips(len(set(clusters)))
     sources = len({(one.task, one.source) for one in heads})
-    return Difference(ability, task, fmean(first), fmean(second), low, high, len(gaps), sources, test, p)
+    return Difference(ability, task, fmean(first), fmean(second), low, high, len(gaps), sources, test, p, least=least)
 
 
 def mcnemar(lost: int, won: int) -> float:
@@ -151,7 +160,6 @@ def sign_flip(gaps: Sequence[float], clusters: Sequence[Hashable], seed: int = 0
     """The two-sided p-value of the mean gap if each cluster could as well have the other sign (Fisher's randomisation).
 
     Exact for at most EXACT_CLUSTERS clusters that differ; else of DRAWS random draws, with the observed one among them.
-    With fewer than six such clusters no p-value is below 0.05 / 2: nothing can be told.
     """
     sums, _ = _sums(gaps, clusters)
     sums = sums[sums != 0]
@@ -167,6 +175,11 @@ def sign_flip(gaps: Sequence[float], clusters: Sequence[Hashable], seed: int = 0
         signs = random.integers(0, 2, (BATCH, len(sums))) * 2 - 1
         as_far += int((np.abs(signs @ sums) >= seen).sum())
     return (as_far + 1) / (DRAWS + 1)
+
+
+def least_of_flips(clusters: int) -> float:
+    """The smallest p-value that `sign_flip` can return of so many clusters: where all differ and have one sign."""
+    return min(1.0, 2 / 2**clusters) if clusters <= EXACT_CLUSTERS else 1 / (DRAWS + 1)
 
 
 def bootstrap(

@@ -8,7 +8,7 @@ from statistics import fmean
 
 from contract.benchmarks import LEAST_EXTRACTED, too_few_extracted
 from contract.errors import InputError
-from evals.intervals import CONFIDENCE, effective_number, ratio, wilson
+from evals.intervals import CONFIDENCE, ratio, trials_of, wilson
 from evals.passk import best_of, majority, pass_at_k
 from evals.records import Output, Record
 from evals.sandbox import Outcome, run_all
@@ -40,7 +40,7 @@ class Report:
     pass_at: k -> pass@k, where items have several outputs and are right or wrong. majority: the share of items whose
     most frequent answer is right, where they have several outputs, and outputs of this task have answers. best: of the
     output with the highest reward, where all have one. bits_per_byte: of a task that measures how well texts are
-    predicted, over all of their bytes.
+    predicted, over all of their bytes. shots: examples before an item, where that is known.
     """
 
     task: str
@@ -52,6 +52,7 @@ class Report:
     majority: Score | None
     best: Score | None
     bits_per_byte: Score | None = None
+    shots: int | None = None
 
     @property
     def warnings(self) -> list[str]:
@@ -131,11 +132,15 @@ def _shown(prompt: Prompt) -> str:
     return prompt.text
 
 
-def report(records: Sequence[Record], confidence: float = CONFIDENCE) -> Report:
-    """What the records of one task show. Raises InputError without records or with those of several tasks."""
+def report(records: Sequence[Record], confidence: float = CONFIDENCE, shots: int | None = None) -> Report:
+    """What the records of one task show. shots: the examples before each item.
+
+    Raises InputError without records or with those of several tasks.
+    """
     names = {one.task for one in records}
     if len(names) != 1:
         raise InputError(f"a report is of one task; these records are of {', '.join(sorted(names)) or 'none'}")
+    (name,) = names
     by_item = grouped(records)
     sources = [several[0].source for several in by_item.values()]
     means = [fmean(one.score for one in several) for several in by_item.values()]
@@ -147,15 +152,16 @@ def report(records: Sequence[Record], confidence: float = CONFIDENCE) -> Report:
         for k in (k for k in KS if k <= fewest):
             each = [pass_at_k(len(some), sum(one.score == 1 for one in some), k) for some in by_item.values()]
             pass_at[k] = scored(each, sources, confidence)
-    name, ability = records[0].task, records[0].ability
     same = TASKS[name].same if name in TASKS else None
     voted = best = None
     if fewest > 1 and binary and same:
         voted = scored([_vote(some, same) for some in by_item.values()], sources, confidence)
     if fewest > 1 and all(one.reward is not None for one in records):
         best = scored([_best(some) for some in by_item.values()], sources, confidence)
+    ability = records[0].ability
     bits = _bits_per_byte(records, confidence) if name == PERPLEXITY.name else None
-    return Report(name, ability, scored(means, sources, confidence), found, len(records), pass_at, voted, best, bits)
+    score = scored(means, sources, confidence)
+    return Report(name, ability, score, found, len(records), pass_at, voted, best, bits, shots)
 
 
 def _bits_per_byte(records: Sequence[Record], confidence: float) -> Score | None:
@@ -199,12 +205,12 @@ def clusters_of(sources: Sequence[Hashable]) -> list[Hashable]:
 def scored(scores: Sequence[float], sources: Sequence[Hashable], confidence: float = CONFIDENCE) -> Score:
     """The mean with its interval, which takes items of one source as a cluster.
 
-    Wilson's interval for shares, with the effective number of items; the ratio estimate's over the clusters else.
+    Wilson's interval for shares, with the number of trials that the items are; else the ratio estimate's over clusters.
     """
     clusters = clusters_of(sources)
     mean = math.fsum(scores) / len(scores)
     if all(one in (0, 1) for one in scores):
-        number = effective_number(scores, clusters)
+        number = trials_of(scores, clusters, confidence)
         low, high = wilson(mean * number, number, confidence)
     else:
         sums: Counter[Hashable] = Counter()
@@ -226,7 +232,8 @@ def told(made: Report) -> list[str]:
         lines.append(f"  best of {made.outputs // made.score.n} outputs by reward: {shown(made.best)}")
     if made.bits_per_byte:
         lines.append(f"  bits per byte: {shown(made.bits_per_byte)}")
-    lines.append(f"  extraction rate {made.extraction_rate:.1%} of {made.outputs:,} outputs")
+    shots = "" if made.shots is None else f", {made.shots}-shot"
+    lines.append(f"  extraction rate {made.extraction_rate:.1%} of {made.outputs:,} outputs{shots}")
     return lines
 
 

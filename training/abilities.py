@@ -55,7 +55,12 @@ def figures_of(report: Report, asked: int) -> results.Abilities:
         if change.why == "before" and change.verdict == "worse":
             worse[change.model][change.ability] = change.drop
     return results.Abilities(
-        models=asked, benchmarks=len(scores), scores=scores, worse=dict(worse), closed="; ".join(report.closing)
+        models=asked,
+        benchmarks=len(scores),
+        scores=scores,
+        worse=dict(worse),
+        closed="; ".join(report.closing),
+        untold="; ".join(report.untold),
     )
 
 
@@ -81,9 +86,11 @@ def run(job: Job) -> None:
     made = [(Measured.of(task.partition), need(job.store, task)) for task in job.task.of("benchmark")]
     answers: dict[str, dict[str, list[Record]]] = {}
     digests: dict[str, str] = {}
+    shots: dict[str, int] = {}
     for of, manifest in made:
         if records := records_of(job.store, manifest):  # there is no aligned model behind a closed gate
             answers.setdefault(of.model, {})[of.benchmark] = records
+            shots[of.benchmark] = results.Benchmark.of(manifest).shots
             digests[of.benchmark] = manifest.identity.outside[f"benchmark.tasks.{of.benchmark}.items"]
     if not answers:
         job.attempt.commit([], result=results.Abilities())
@@ -101,6 +108,7 @@ def run(job: Job) -> None:
         {str(ability): least for ability, least in settings.at_least.items()},
         judged(results.Evaluate.of(job.manifest("evaluate"))),
         settings.confidence,
+        shots,
     )
     text = markdown(report, "the run")
     print(printable_lines(text), end="", flush=True)

@@ -145,7 +145,10 @@ def _texts(
     for ended in replies(
         reader, wording, asking, asked.samples, asked.temperature, asked.max_tokens, asked.seed, asked.most
     ):
-        yield {key: cut_stop(wording.decode(of_answer), prompts[key[0]].stop) for key, of_answer in ended.items()}
+        yield {
+            (row, sample): cut_stop(wording.behind(asking[row][0], of_answer), prompts[row].stop)
+            for (row, sample), of_answer in ended.items()
+        }
 
 
 Key = TypeVar("Key")

@@ -65,7 +65,7 @@ def _ask(given: argparse.Namespace, stop: StopFlag) -> None:
             progress.finish()
             records = graded(asking, outputs, given.by_byte)
             write_records(given.out, records)
-            made = report(records)
+            made = report(records, shots=asking.shots)
             print(*told(made), *(f"warning: {one}" for one in made.warnings), sep="\n", flush=True)
         ranks.leave()
 

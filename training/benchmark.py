@@ -113,6 +113,7 @@ def figures(made: Report) -> dict[str, Any]:
         **_of(made.score),
         "n": made.score.n,
         "sources": made.score.sources,
+        "shots": made.shots,
         "outputs": made.outputs,
         "extraction_rate": made.extraction_rate,
         "several": {name: _of(score) for name, score in several.items()},
@@ -148,6 +149,6 @@ def run(job: Job) -> None:
         progress.finish()
         records = graded(asking, outputs, named.by_byte)
         write_records(folder / FILE, records)
-        made = report(records)
+        made = report(records, shots=asking.shots)
         figured = figures(made)
     job.commit(folder, results.Benchmark(**known, made_by=found.made_by, **figured), {FILE: Kind.RECORDS})

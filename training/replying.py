@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 from transformers.cache_utils import Cache
 
-from training.chat.wording import Wording
+from training.chat.wording import BEHIND, Wording
 from training.data.prefixes import families
 from training.decoding import Slab, growing_cache, positions
 from training.likelihoods import LEAST_SAVED, LEAST_SHARED, widest_new
@@ -130,12 +130,14 @@ class Endings:
     def _stops(self, one: Reply, token: int) -> bool:
         """Whether a stop text has just been finished. Only a token with its last character can have done it."""
         if token not in self._spelled:
-            self._spelled[token] = self._wording.decode([token])
+            self._spelled[token] = self._wording.behind(one.prompt, [token])
         spelled = self._spelled[token]
         stops = [text for text in one.stop if text[-1] in spelled or "\ufffd" in spelled]
         if not stops:
             return False
-        tail = self._wording.decode(one.ids[-(max(len(text.encode()) for text in stops) + 8) :])
+        start = max(0, len(one.ids) - max(len(text.encode()) for text in stops) - 8)
+        before = [*one.prompt[-BEHIND:], *one.ids[:start]]
+        tail = self._wording.behind(before, one.ids[start:])
         return any(text in tail for text in stops)
 
 

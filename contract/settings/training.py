@@ -982,12 +982,12 @@ class BenchmarkTask(Settings):
     split: Text | None = None
     """Of a folder or an archive: only files with this word in their name, such as `test`."""
     limit: Rows | None = None
-    """At most so many items."""
+    """At most so many items, evenly of all subjects or files."""
     shots: Uri | None = runtime_only(None)
     """File, folder or archive of examples; for `bbh` the folder `cot-prompts`."""
     shots_split: Text | None = None
     k: Annotated[int, Field(ge=0, le=1000, strict=True)] | None = None
-    """How many examples; if unset, the task's usual number."""
+    """How many examples; if unset, the task's usual number, or as many as there are. The result says how many."""
     style: Text | None = None
     """One of the task's ways to ask; if unset, the usual one."""
     dialogue: bool = False
@@ -1009,9 +1009,11 @@ class BenchmarkTask(Settings):
     """Of an output that is written."""
 
     @model_validator(mode="after")
-    def _samples_differ(self) -> "BenchmarkTask":
+    def _has_what_it_needs(self) -> "BenchmarkTask":
         if self.samples > 1 and self.temperature == 0:
             raise ValueError(f"{self.samples} samples at temperature 0 would all be the same; raise temperature")
+        if self.k and self.shots is None:
+            raise ValueError(f"k: {self.k} examples need a file of them; name it in shots, or set k to 0")
         if self.by_reward and self.samples == 1:
             raise ValueError("by_reward: there is nothing to choose among one output; raise samples")
         return self

@@ -61,13 +61,16 @@ def solution(item: Item) -> str:
 
 
 def read_math(row: Row, place: str) -> Item:
-    """{"problem", "solution" with the answer in its last box, "level", "type"}; or an answer of its own."""
+    """{"problem", "solution" with the answer in its last box, "level", "type"}; or an answer of its own.
+
+    Every problem is a source of its own: problems were not drawn by type, and all seven types are in the set.
+    """
     answer = row.get("answer") or boxed(str(row["solution"]))
     if not answer:
         raise ValueError(r"its solution has no \boxed{}")
     fields = {"solution": row.get("solution", answer)}
     kind = str(row.get("type") or row.get("subject") or "")
-    return Item(str(row.get("unique_id", place)), kind or place, str(row["problem"]), (), (str(answer),), fields, kind)
+    return Item(str(row.get("unique_id", place)), place, str(row["problem"]), (), (str(answer),), fields, kind)
 
 
 def math_answer(output: str) -> str | None:

@@ -12,7 +12,8 @@ class Prompt:
     """What a model is given. turns: as a dialogue; empty where it is asked as one text.
 
     pairs: of a task that is scored by likelihood, for each choice its context and the text that is scored after it.
-    stop: the output ends before the first of these texts.
+    stop: the output ends before the first of these texts. A dialogue has none: its reply ends with a token, and what a
+    base model would go on with, as a fence or a blank line, is part of what a chat model says.
     """
 
     text: str
@@ -27,7 +28,7 @@ def prompt(
     """The prompt of an item behind these examples, in one of the task's styles."""
     chosen = task.style(style)
     if dialogue:
-        return Prompt("", _turns(chosen, item, shots), (), chosen.stop)
+        return Prompt("", _turns(chosen, item, shots))
     before = _intro(chosen, item, shots) + "".join(
         f"{chosen.ask(one)}{joined(chosen.ask(one), chosen.answer(one))}{chosen.between}" for one in shots
     )

@@ -27,10 +27,11 @@ def read_items(task: Task, path: Path, split: str | None = None, most: int | Non
     """The items of a file, a folder or an archive, in the order of the files' names and of their rows.
 
     split: of an archive or folder only files with this word in their path or name, for example `val`. most: at most so
-    many. Raises InputError if there are none, if a row has not the shape that the task's files have, or if two items
-    have one id.
+    many, as `evenly` takes them of the subjects. Raises InputError if there are none, if a row has not the shape that
+    the task's files have, or if two items have one id.
     """
     items: list[Item] = []
+    subjects: list[str] = []
     seen: set[str] = set()
     for name, content in _files(path, split):
         stem = SPLIT.sub("", PurePosixPath(name).name.partition(".")[0])
@@ -43,14 +44,30 @@ def read_items(task: Task, path: Path, split: str | None = None, most: int | Non
                     raise InputError(f"{where}: the id {item.id!r} occurs twice; items need ids of their own")
                 seen.add(item.id)
                 items.append(item)
-                if most is not None and len(items) >= most:
-                    return items
+                subjects.append(item.subject or name)
     if not items:
         of_split = f" of split {split!r}" if split else ""
         raise InputError(
             f"{path}: holds no items{of_split}; name a JSONL, JSON, CSV, TSV or Parquet file of {task.name}"
         )
-    return items
+    return items if most is None else [items[at] for at in evenly(subjects, most)]
+
+
+def evenly(subjects: Sequence[str], most: int) -> list[int]:
+    """The places of at most so many items, in order, as many of each subject as can be: the first ones of each.
+
+    Items that are left over after the last full round are of subjects that are spread over all. Files are in the order
+    of their names, so the first items alone would be of a few subjects that begin with A.
+    """
+    places: dict[str, list[int]] = {}
+    for at, subject in enumerate(subjects):
+        places.setdefault(subject, []).append(at)
+    chosen: list[int] = []
+    for number in range(max(map(len, places.values()), default=0)):
+        round_of = [one[number] for one in places.values() if number < len(one)]
+        left = min(most - len(chosen), len(round_of))
+        chosen += [round_of[at * len(round_of) // left] for at in range(left)]
+    return sorted(chosen)
 
 
 def read_names(path: Path) -> dict[str, str]:

@@ -766,7 +766,7 @@ def test_a_benchmark_of_a_model_is_known_by_these_two_alone() -> None:
 
 NAMES = st.sampled_from(("arc", "bbh", "mbpp", "mmlu", "other"))
 ASKED = st.fixed_dictionaries(
-    {"task": st.sampled_from(("mmlu", "gsm8k")), "items": st.just("/x")},
+    {"task": st.sampled_from(("mmlu", "gsm8k")), "items": st.just("/x"), "shots": st.just("/y")},
     optional={"limit": st.integers(1, 9), "k": st.integers(0, 5), "max_tokens": st.integers(1, 9)},
 )
 NAMED = st.fixed_dictionaries(

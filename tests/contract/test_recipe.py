@@ -246,6 +246,28 @@ def test_every_shipped_recipe_loads_and_survives_being_resolved(path: Path) -> N
             "pack.more_seq_lens: should be lengths that differ from each other and",
         ),
         ("pack: {more_seq_lens: [8192, 8192]}", [], "from seq_len, got [8192, 8192]"),
+        (
+            "benchmark: {tasks: {gsm8k: {items: a}}, models: [pretrain, aligned]}\nabilities: {max_drop: 0.1}",
+            [],
+            "abilities.max_drop needs the answers of sft and aligned; add sft to benchmark.models",
+        ),
+        (
+            "benchmark: {tasks: {gsm8k: {items: a}}, models: [sft]}\nabilities: {at_least: {maths: 0.2}}",
+            [],
+            "abilities.at_least.maths needs the answers of aligned; add aligned to benchmark.models",
+        ),
+        (
+            "benchmark: {tasks: {mmlu: {items: a, k: 5}}}",
+            [],
+            "benchmark.tasks.mmlu: k: 5 examples need a file of them; name it in shots, or set k to 0",
+        ),
+        ("abilities: {max_drop: 0.1}", [], "abilities.max_drop needs benchmarks; name some in benchmark.tasks"),
+        ("abilities: {at_least: {maths: 0.2}}", [], "abilities.at_least.maths needs benchmarks; name some in"),
+        (
+            "benchmark: {tasks: {gsm8k: {items: a}}}\nabilities: {at_least: {maths: 0.2, code: 0.1}}",
+            [],
+            "abilities.at_least.code: no benchmark measures it; benchmark.tasks are of maths",
+        ),
         ("[1, 2]", [], "must hold keys and values, not a list"),
         ("a: [", [], "is not valid YAML"),
         ("filter: {min_words: 1, min_words: 2}", [], "key 'min_words' stands twice"),
@@ -662,6 +684,13 @@ def test_a_teacher_and_an_objective_are_part_of_what_decides_a_model() -> None:
 
 def told_of(found: list[Mistake]) -> list[tuple[int | None, str, str]]:
     return [(one.line, one.key, one.message) for one in found]
+
+
+def test_bounds_on_abilities_that_are_measured_are_taken() -> None:
+    asked = "benchmark: {tasks: {sums: {task: gsm8k, items: a}}, models: [sft, aligned]}"
+    made = parse(f"{asked}\nabilities: {{max_drop: 0.1, at_least: {{maths: 0.2}}}}", "here")
+    assert (made.abilities.max_drop, made.abilities.at_least) == (0.1, {"maths": 0.2})
+    assert parse("benchmark: {models: [pretrain]}", "here").abilities.max_drop is None
 
 
 def test_every_mistake_is_found_at_its_line_and_key() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from contract.errors import InputError
 from evals import differences
-from evals.abilities import Row, alignment_tax, balance, below, closing, pooled, table, told
+from evals.abilities import Row, alignment_tax, balance, below, closing, pooled, table, told, untold
 from evals.differences import compare
 from evals.grading import scored
 from evals.intervals import wilson
@@ -187,6 +187,32 @@ def test_the_alignment_tax_is_one_line() -> None:
     assert alignment_tax(found, "pretrain", "aligned") == ""
     none = balance({"sft": asked(**good), "aligned": asked(**good)})
     assert alignment_tax(none, "sft", "aligned").startswith("Alignment tax, sft to aligned: none beyond noise. No diff")
+
+
+def test_an_ability_with_too_few_sources_is_named_where_a_drop_is_bounded() -> None:
+    def few(score: float) -> dict[str, list[Record]]:
+        return {"gsm8k": rows([score] * 40, of_source=10)} | asked(bbh=[1.0] * 30)
+
+    found = balance({"sft": few(1.0), "aligned": few(0.0)})
+    assert [(one.ability, one.verdict) for one in found] == [("reasoning", "same"), ("maths", "cannot be told")]
+    assert closing(found, "aligned", "sft", 0.02) == []
+    assert untold(found, "aligned", "sft") == ["maths (40 items of 4 sources)"]
+    assert untold(found, "aligned", "pretrain") == []
+    assert alignment_tax(found, "sft", "aligned").endswith(
+        "No difference beyond noise: reasoning. Too few sources to tell anything: maths."
+    )
+
+
+def test_the_best_of_several_needs_more_sources() -> None:
+    """Six sources tell a loss of one model against another (p = 1/32), and not against the best of two."""
+
+    def of_six(score: float) -> dict[str, list[Record]]:
+        return {"gsm8k": rows([score] * 60, of_source=10)}
+
+    found = balance({"pretrain": of_six(1.0), "sft": of_six(0.0), "aligned": of_six(0.0)})
+    assert [(one.against, one.why, one.verdict) for one in found if one.model == "aligned"] == [
+        ("sft", "before", "same"), ("pretrain", "best", "cannot be told"),
+    ]  # fmt: skip
 
 
 def test_a_floor_holds_for_each_benchmark_of_an_ability() -> None:

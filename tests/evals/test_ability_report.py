@@ -1,6 +1,7 @@
 """The report on abilities: what it says, that it is read back, and that names cannot become Markdown."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -64,6 +65,24 @@ def test_bounds_are_told_only_where_there_are_any() -> None:
     floor = made(max_drop=None, at_least={"code": 0.9})
     assert floor.closing == ("code: mbpp 80.0 % is under 90 %",)
     assert "kept back: code: mbpp" in markdown(floor, "x")
+
+
+def test_what_a_bound_cannot_hold_is_named() -> None:
+    four = {model: {"gsm8k": [replace(one, source=str(at // 25)) for at, one in enumerate(rows([score] * 100))]}
+            for model, score in (("sft", 1.0), ("aligned", 0.0))}  # fmt: skip
+    report = put_together(four, ["sft", "aligned"], {}, max_drop=0.1)
+    said = "Too few sources to tell a drop from noise: maths (100 items of 4 sources)."
+    assert f"The aligned model is within the bounds of the recipe. {said}" in markdown(report, "x")
+    assert parsed(dumped(report).encode(), "there") == report
+    free = put_together(four, ["sft", "aligned"], {}, at_least={"maths": 0.0})
+    assert "Too few sources to tell a drop" not in markdown(free, "x")
+    assert "cannot be told |" in markdown(free, "x")
+
+
+def test_the_number_of_examples_stands_beside_a_benchmark() -> None:
+    report = put_together({"sft": {"gsm8k": rows([1.0])}}, ["sft"], {}, shots={"gsm8k": 5})
+    assert "| gsm8k, 5-shot | " in markdown(report, "x")
+    assert parsed(dumped(report).encode(), "there").shots == {"gsm8k": 5}
 
 
 def test_a_low_share_of_answers_found_is_told() -> None:

@@ -33,6 +33,20 @@ def test_items_stand_behind_as_many_examples_as_are_asked_for(files: Files) -> N
     assert read_asking("mmlu", files).count == TASKS["mmlu"].shots == 5
 
 
+def test_the_examples_that_really_stand_before_an_item_are_counted(files: Files) -> None:
+    assert read_asking("mmlu", files).shots == 3, "the usual number is 5"
+    assert read_asking("mmlu", files, k=2).shots == 2
+    assert read_asking("mmlu", Files(files.items, "test")).shots == 0
+    assert read_asking("mmlu", Files(files.items, "test"), k=0).shots == 0
+
+
+def test_a_number_of_examples_that_there_are_not_is_refused(files: Files) -> None:
+    with pytest.raises(InputError, match="mmlu: k is 5, and there are no examples; name their file as shots"):
+        read_asking("mmlu", Files(files.items, "test"), k=5)
+    with pytest.raises(InputError, match="mmlu: k is 5, and item law/0 has only 3 examples"):
+        read_asking("mmlu", files, k=5)
+
+
 def test_a_dialogue_and_a_style_are_those_that_are_named(files: Files) -> None:
     asking = read_asking("mmlu", files, k=1, dialogue=True)
     assert [turn.role for turn in asking.prompt(asking.items[0]).turns] == ["user", "assistant", "user"]

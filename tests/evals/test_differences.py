@@ -8,7 +8,7 @@ import pytest
 
 from contract.errors import InputError
 from evals import differences
-from evals.differences import bootstrap, compare, mcnemar, sign_flip
+from evals.differences import bootstrap, compare, least_of_flips, mcnemar, sign_flip
 from evals.records import Record
 
 
@@ -100,6 +100,26 @@ def test_items_of_one_source_are_tested_as_one() -> None:
     assert alone.worse()
     assert not alike.worse(), "one of four subjects fell, which is no more than one coin"
     assert (alike.n, alike.sources) == (40, 4)
+
+
+def test_where_no_result_could_be_told_from_noise_that_is_said() -> None:
+    """Seven subjects, all of them lost: 2 / 2^7 is told alone, and not among seven abilities."""
+    first, second = rows([1.0] * 70, size=10), rows([0.0] * 70, size=10)
+    alone = compare(first, second)[0]
+    assert (alone.p, alone.least) == (2 / 2**7, 2 / 2**7)
+    assert (alone.worse(), alone.cannot_be_told()) == (True, False)
+    others = ("code", "reasoning", "dialogue", "language", "knowledge en", "knowledge zh")
+    same = [one for ability in others for one in rows([1.0, 0.0] * 10, ability, ability)]
+    maths = next(one for one in compare(first + same, second + same) if one.ability == "maths")
+    assert (maths.adjusted, maths.least) == (pytest.approx(14 / 2**7), pytest.approx(14 / 2**7))
+    assert (maths.worse(), maths.cannot_be_told(), maths.cannot_be_told(0.8)) == (False, True, False)
+    told = next(one for one in compare(first + same, second + same) if one.ability == "code")
+    assert not told.cannot_be_told(), "twenty items, each alone"
+
+
+def test_the_least_p_of_sign_flips_is_that_of_a_loss_in_every_source() -> None:
+    for count in (1, 2, 7, 12, 40):
+        assert least_of_flips(count) == pytest.approx(sign_flip([1.0] * count, range(count)))
 
 
 def test_the_tasks_of_an_ability_are_pooled() -> None:

@@ -31,7 +31,7 @@ def test_outputs_are_graded(files: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert graded(files, "good", "--out", str(files / "good.parquet")) == 0
     said = capsys.readouterr()
     assert said.out == (
-        "gsm8k (maths): 0.9000 [0.7695, 0.9604], n = 40 of 40 sources\n  extraction rate 90.0% of 40 outputs\n"
+        "gsm8k (maths): 0.9000 [0.7695, 0.9604], n = 40 of 40 sources\n  extraction rate 90.0% of 40 outputs, 0-shot\n"
     )
     assert said.err == ""
     rows = read_records(files / "good.parquet")
@@ -64,7 +64,7 @@ def test_several_outputs_are_told_by_pass_at_k_votes_and_rewards(
         "  pass@1: 0.5000",
         "  majority of 3 outputs: 0.5000",
         "  best of 3 outputs by reward: 1.0000",
-        "  extraction rate 100.0% of 6 outputs",
+        "  extraction rate 100.0% of 6 outputs, 0-shot",
     ]
 
 
@@ -129,7 +129,7 @@ def test_prompts_of_the_published_exams_are_written(tmp_path: Path, capsys: pyte
     assert main(list(map(str, [*given, "--dialogue", "--out", tmp_path / "turns.jsonl"]))) == 0
     text = [json.loads(line) for line in (tmp_path / "text.jsonl").read_text().splitlines()]
     turns = [json.loads(line) for line in (tmp_path / "turns.jsonl").read_text().splitlines()]
-    assert [one["id"] for one in text] == ["accountant/0", "accountant/1"]
+    assert [one["id"] for one in text] == ["accountant/0", "high_school_politics/0"], "of 52 subjects"
     assert text[0]["prompt"].startswith("以下是中国关于注册会计师的单项选择题，请选出其中的正确答案。\n\n")
     assert text[0]["pairs"][3][1] == " D"
     assert [one["role"] for one in turns[1]["turns"]] == ["user", "assistant", "user"]

@@ -5,7 +5,7 @@ from fractions import Fraction
 
 import pytest
 
-from evals.passk import best_of, majority, pass_at_k
+from evals.passk import MOST_COMPARED, best_of, majority, pass_at_k
 
 
 def exact(n: int, c: int, k: int) -> Fraction:
@@ -43,6 +43,17 @@ def test_the_most_frequent_answer_wins_and_the_earliest_of_equals() -> None:
     assert majority([None]) is None
     assert majority(["a", "B", "b", "A", "c"], lambda one, other: one.lower() == other.lower()) == "a"
     assert majority(["x", "B", "b"], lambda one, other: one.lower() == other.lower()) == "B"
+
+
+def test_answers_that_say_the_same_vote_together() -> None:
+    def same(one: str, other: str) -> bool:
+        return one.lower() == other.lower()
+
+    assert majority(["b", "A", "b", "a", "a"], same) == "a", "their most frequent spelling"
+    many = [str(at) for at in range(MOST_COMPARED)]
+    assert majority([*many, *many, "A", "b", "a"], same) == "0", "a spelling that is rare is not looked up"
+    assert majority(["b", "A", "b", "a"], same) == "b"
+    assert majority([None], same) is None
 
 
 def test_the_best_by_reward_is_the_highest_the_first_of_equals_and_never_nan() -> None:

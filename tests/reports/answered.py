@@ -44,7 +44,7 @@ def tell(run: Run, results: Mapping[str, Mapping[str, Sequence[Record]]]) -> Man
     """Commit the report on these answers as the stage abilities does. Of gsm8k, the first ten items leaked."""
     searched = {"gsm8k": {f"gsm8k/{at}": Searched("leaked" if at < 10 else "clean", at < 2) for at in range(100)}}
     known = {name: some for name, some in searched.items() if all(name in asked for asked in results.values())}
-    report = put_together(results, [*results], known, max_drop=0.1)
+    report = put_together(results, [*results], known, max_drop=0.1, shots={"gsm8k": 5})
     attempt = Attempt(run, run.task("abilities"))
     files = []
     for name, text in (("report.md", markdown(report, "the run")), ("report.json", dumped(report))):

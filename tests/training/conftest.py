@@ -5,6 +5,7 @@ import importlib
 import io
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -137,6 +138,17 @@ def commit_corpus(run: Run, tokenizer: Tokenizer | None = None, write: Callable[
         vocab_size=tokenizer.get_vocab_size(), sample_bytes=0, sample_documents=0, heldout_bytes_per_token=None,
     )  # fmt: skip
     attempt.commit(packed, result=result_of("pack").model_construct())
+
+
+@pytest.fixture(scope="session")
+def sentencepiece(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Path:
+    """A published SentencePiece model, as a folder of transformers."""
+    from transformers import LlamaTokenizer
+
+    where = tmp_path_factory.mktemp("sentencepiece")
+    shutil.copy(data_dir / "tokenizers/llama2.c/tokenizer.model", where)
+    LlamaTokenizer.from_pretrained(where, local_files_only=True).save_pretrained(where / "model")
+    return where / "model"
 
 
 @pytest.fixture(scope="session")

@@ -39,9 +39,10 @@ def sets(tmp_path: Path) -> Mapping[str, Path]:
         for at in range(COUNT)
     ]  # fmt: skip
     words = [
-        {"question": f"Which word of this long and winding row is number {at}?", "choices": ["one", "two"], "answer": 0}
+        {"question": f"Which word of this long and winding row is number {at}?", "choices": ["one", "two"], "answer": 0,
+         "subject": f"row {at % 4}"}
         for at in range(COUNT)
-    ]
+    ]  # fmt: skip
     made = {}
     for name, rows in (("gsm8k", sums), ("mmlu", words)):
         made[name] = tmp_path / f"{name}.jsonl"
@@ -64,7 +65,9 @@ def answered(run: Run, model: str, benchmark: str, items: Path, right: Callable[
     path.parent.mkdir(parents=True)
     write_records(path, records)
     file = File(path=attempt.path("records.parquet"), kind=Kind.RECORDS, bytes=path.stat().st_size, rows=len(records))
-    made = results.Benchmark(task=benchmark, ability=task.ability, model=model, made_by="x", n=len(read))
+    made = results.Benchmark(
+        task=benchmark, ability=task.ability, model=model, made_by="x", n=len(read), shots=int(benchmark == "mmlu")
+    )
     return attempt.commit([file], result=made)
 
 
@@ -117,6 +120,8 @@ def test_what_was_lost_is_told_and_kept_back(executed: Callable[..., tuple[Run, 
     assert drop.startswith("maths 66.7 % after 100.0 %: -33.3 points (")
     assert drop.endswith(", against sft")
     assert floor == "knowledge en: mmlu 50.0 % is under 60 %"
+    assert figures.untold == "knowledge en (60 items of 4 sources)"
+    assert headline(made).endswith(f"too few sources for max_drop: {figures.untold}")
     assert "aligned lost maths" in headline(made)
     files = {file.path.rpartition("/")[2]: run.store.read_bytes(file.path) for file in made.of(Kind.REPORT)}
     assert {*files} == {"report.md", "report.json"}
@@ -124,6 +129,7 @@ def test_what_was_lost_is_told_and_kept_back(executed: Callable[..., tuple[Run, 
     assert report.models == ("pretrain", "sft", "aligned")
     assert [(one.model, one.ability) for one in report.changes if one.verdict == "worse"] == [("aligned", "maths")]
     page = files["report.md"].decode()
+    assert "| mmlu, 1-shot | 50.0 (" in page
     assert "Alignment tax, sft to aligned: maths 66.7 % after 100.0 %" in page
     assert (
         "Win rate of the aligned model over the SFT model, by the reward model that alignment optimised: 75.0 %" in page

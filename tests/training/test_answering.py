@@ -18,9 +18,10 @@ from evals.tasks.maths import GSM8K
 from evals.tasks.prompts import Prompt, prompt
 from evals.tasks.task import Item
 from tests.training.conftest import texts, train_tokenizer
+from training import answering
 from training.answering import Asked, answer, by_reward_model, share
 from training.chat.template import Chat
-from training.chat.wording import Wording, of_chat
+from training.chat.wording import Wording, of_chat, of_folder
 from training.engine.ranks import Ranks, StopFlag
 from training.models.scalar import RewardModel
 
@@ -172,6 +173,17 @@ def test_a_long_prompt_loses_its_beginning(model: Any, wording: Wording) -> None
     wanted = answer(model, wording, [Prompt(wording.decode(ids[-116:]))], Asked(max_tokens=12))
     assert wording.bare(wording.decode(ids[-116:])) == ids[-116:], "else this test shows nothing"
     same(found, wanted)
+
+
+def test_the_first_line_of_a_body_keeps_its_indent(
+    model: Any, sentencepiece: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As SentencePiece's decoder takes the first space of what it decodes."""
+    made, asked = of_folder(sentencepiece), "def f(a, b):\n"
+    body = "    c = a + b\n    return c\n"
+    ids = made.encode([asked + body])[0][len(made.encode([asked])[0]) :]
+    monkeypatch.setattr(answering, "replies", lambda *given: iter([{(0, 0): ids}]))
+    assert answer(model, made, [Prompt(asked)], Asked(max_tokens=12))[0][0].text == body
 
 
 def test_answers_as_long_as_the_model_sees_are_refused(model: Any, wording: Wording) -> None:

@@ -1,6 +1,7 @@
 """Answers against transformers' own generate, token by token, in pools of any size."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, Mistra
 
 from tests.training.conftest import train_tokenizer
 from training import replying
-from training.chat.wording import Wording
+from training.chat.wording import Wording, of_folder
 from training.models.reader import Reader
 from training.rollout import draw, row_seed
 
@@ -116,6 +117,14 @@ def test_an_answer_ends_with_its_own_stop_text(model: Any) -> None:
             assert stop not in TOKENIZER.decode(ids[:-1]), "it ended as soon as the text stood there"
         else:
             assert ids == whole[number, 0]
+
+
+def test_a_stop_text_may_begin_with_the_first_space_of_an_answer(sentencepiece: Path) -> None:
+    wording = of_folder(sentencepiece)
+    asked, whole = wording.encode(["Answer:", "Answer: 42 and more"])
+    endings, one = replying.Endings(wording), replying.Reply(0, 0, asked, (" 42",))
+    ended = [endings.add(one, token) for token in whole[len(asked) :]]
+    assert ended.index(True) == len(wording.encode(["Answer: 42"])[0]) - len(asked) - 1
 
 
 def test_draws_depend_on_the_prompt_and_the_sample_alone(model: Any) -> None:

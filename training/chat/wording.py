@@ -9,6 +9,9 @@ from contract.conversation import Turn
 from contract.errors import InputError
 from training.chat.template import Chat
 
+BEHIND = 8
+"""Tokens with which an answer is decoded: at least one of them is no special token."""
+
 
 @dataclass(frozen=True)
 class Wording:
@@ -26,6 +29,18 @@ class Wording:
     decode: Callable[[Sequence[int]], str]
     ends: frozenset[int]
     first: int
+
+    def behind(self, before: Sequence[int], ids: Sequence[int]) -> str:
+        """The text of ids that stand behind others, without that of the others.
+
+        SentencePiece's decoders take the first space of a text for the tokenizer's own. That of an answer is part of
+        it: the first line of a function's body is indented by it.
+        """
+        near = list(before[-BEHIND:])
+        known, whole = self.decode(near), self.decode([*near, *ids])
+        if whole.startswith(known):
+            return whole[len(known) :]
+        return self.decode(ids)  # the ids before end inside of a character
 
 
 def of_chat(chat: Chat) -> Wording:

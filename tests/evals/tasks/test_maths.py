@@ -45,7 +45,8 @@ def test_math_compares_what_expressions_say() -> None:
     item = MATH.read(
         {"problem": "P", "solution": "so $\\boxed{\\frac{1}{2}}$", "type": "Algebra", "level": "Level 1"}, "x/0"
     )
-    assert (item.answers, item.source) == (("\\frac{1}{2}",), "Algebra")
+    assert (item.answers, item.source) == (("\\frac{1}{2}",), "x/0"), "types were not drawn"
+    assert item.subject == "Algebra", "examples are of the same type"
     assert MATH.grade(item, "It is \\boxed{0.5}").score == 1
     assert MATH.grade(item, "It is \\boxed{2}").score == 0
     assert MATH.grade(item, "I'm sorry, no").extracted is None

@@ -1,6 +1,7 @@
 """Prompts, written out."""
 
 from contract.conversation import Turn
+from evals.tasks.code import BODY_STOPS, HUMANEVAL
 from evals.tasks.commonsense import BOOLQ, PIQA, WINOGRANDE
 from evals.tasks.knowledge import CEVAL, MMLU
 from evals.tasks.maths import GSM8K
@@ -40,6 +41,17 @@ def test_examples_are_turns_of_a_dialogue() -> None:
         Turn("assistant", "B"),
         Turn("user", second),
     )
+
+
+def test_a_reply_of_a_dialogue_ends_with_its_turn_alone() -> None:
+    """A fence, a function or a blank line ends what a base model writes, and is part of what a chat model says."""
+    asked = Item(
+        "HumanEval/0", "HumanEval/0", "def add(a, b):\n", fields={"entry_point": "add", "canonical_solution": ""}
+    )
+    for task, item in ((HUMANEVAL, asked), (MMLU, ASKED), (GSM8K, ASKED)):
+        assert prompt(task, item, dialogue=True).stop == ()
+    assert prompt(HUMANEVAL, asked).stop == BODY_STOPS, "as one text"
+    assert prompt(MMLU, ASKED).stop == ("\n\n",)
 
 
 def test_a_cloze_lists_no_choices_and_scores_each_as_a_continuation() -> None:

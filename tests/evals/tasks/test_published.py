@@ -3,16 +3,19 @@
 import io
 import json
 import zipfile
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from contract.errors import InputError
 from contract.evalset import read_members
-from evals.tasks.published import read_items, read_names, with_names
+from evals.tasks.published import evenly, read_items, read_names, with_names
 from evals.tasks.table import TASKS
 from tests.conftest import DATA
 
@@ -91,6 +94,36 @@ def test_a_split_is_a_word_in_a_files_name_below_the_archive(tmp_path: Path) -> 
         read_items(TASKS["mmlu"], tmp_path / "set_val")
     with pytest.raises(InputError, match="no items of split 'test'"):
         read_items(TASKS["mmlu"], tmp_path / "set_val", "test")
+
+
+def test_a_limit_takes_evenly_of_all_subjects(tmp_path: Path) -> None:
+    for subject, count in (("arts", 9), ("biology", 9), ("chess", 2), ("drama", 9)):
+        (tmp_path / f"{subject}_val.csv").write_text("".join(f"{subject} {at},1,2,3,4,B\n" for at in range(count)))
+    taken = [one.id for one in read_items(TASKS["mmlu"], tmp_path, "val", 14)]
+    of_each = {
+        subject: sum(one.startswith(subject) for one in taken) for subject in ("arts", "biology", "chess", "drama")
+    }
+    assert of_each == {"arts": 4, "biology": 4, "chess": 2, "drama": 4}
+    assert taken[:4] == ["arts/0", "arts/1", "arts/2", "arts/3"], "in the order of the files"
+    assert len(read_items(TASKS["mmlu"], tmp_path, "val", 99)) == 29
+    one_file = write(tmp_path / "all.jsonl", [
+        {"question": f"{at}", "choices": ["a", "b"], "answer": 0, "subject": "ab"[at > 5]} for at in range(12)
+    ])  # fmt: skip
+    assert [item.id for item in read_items(TASKS["mmlu"], one_file, most=4)] == ["a/0", "a/1", "b/6", "b/7"]
+
+
+@given(st.lists(st.sampled_from("abcdef"), max_size=60), st.integers(0, 70))
+def test_no_subject_has_two_items_more_than_another_that_has_some_left(subjects: list[str], most: int) -> None:
+    taken = evenly(subjects, most)
+    assert taken == sorted(set(taken))
+    assert len(taken) == min(most, len(subjects))
+    counts, all_of = Counter(subjects[at] for at in taken), Counter(subjects)
+    fewest = min((counts[one] for one in all_of if counts[one] < all_of[one]), default=60)
+    assert all(count <= fewest + 1 for count in counts.values())
+
+
+def test_few_items_of_many_subjects_are_spread_over_them() -> None:
+    assert evenly([*"abcdefgh"], 4) == [0, 2, 4, 6]
 
 
 @pytest.mark.parametrize(

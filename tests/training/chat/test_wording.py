@@ -87,3 +87,23 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
         of_folder(folder(tmp_path, template=None)).dialogue(TURNS, 9)
     with pytest.raises(InputError, match="names no end-of-text token"):
         of_folder(folder(tmp_path, eos_token=None))
+
+
+@pytest.mark.parametrize("body", ["    c = a + b\n    return c\n", " 42", "42", "  \n x", "\n    return 1", "猫 mill"])
+def test_an_answer_keeps_its_first_space(sentencepiece: Path, body: str) -> None:
+    """What SentencePiece takes for its own space at the beginning of a text."""
+    made = of_folder(sentencepiece)
+    asked = "def f(a, b):\n"
+    whole = made.encode([asked + body])[0]
+    (before,) = made.encode([asked])
+    assert whole[: len(before)] == before, "else this test shows nothing"
+    assert made.behind(before, whole[len(before) :]) == body
+    assert made.behind([*before, made.first], whole[len(before) :]) == body, "behind a special token as well"
+
+
+def test_ids_behind_half_a_character_are_read_alone(tmp_path: Path) -> None:
+    made = of_folder(folder(tmp_path))
+    ids = made.bare("猫")
+    assert len(ids) == 3
+    assert made.behind(ids, made.bare(" So?")) == " So?"
+    assert made.behind(ids[:2], ids[2:]) == made.decode(ids[2:]) == "\ufffd"

@@ -35,7 +35,8 @@ def test_the_table_has_every_score_and_what_was_lost(visit: Any, run: Run) -> No
     complete(run)
     page = text_of(visit.get("/abilities/runs/one"))
 
-    assert "code 100.0 (86.7 to 100.0) 100.0 (86.7 to 100.0) 70.0 (50.9 to 84.0) 100" in page
+    assert "code 100.0 (86.7 to 100.0) 100.0 (86.7 to 100.0) 70.0 (50.4 to 84.3) 100" in page
+    assert "gsm8k , 5-shot 98.5 (" in page
     assert "aligned sft code 100.0 % 70.0 % -30.0 (-48.0 to -12.0) 100 0.016 worse" in " ".join(page.split())
     assert "The aligned model is kept back: code 70.0 % after 100.0 %" in page
     assert "Alignment tax, sft to aligned: code 70.0 % after 100.0 %" in page
