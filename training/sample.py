@@ -22,7 +22,7 @@ from contract.errors import InputError, Interrupted
 from contract.feedback import Item, Reply, item_id, write_items
 from contract.identity import Input
 from contract.kinds import Kind
-from contract.manifest import need
+from contract.manifest import Manifest, need
 from contract.metrics import Progress
 from contract.settings.training import Sample
 from evals import judging, kept
@@ -60,7 +60,15 @@ def models_of(job: Job) -> dict[str, Input]:
     own, *_ = job.task.read(job.setting("align"))
     aligned = sft if without_ppo(job.store, job.manifest("gate"), own) else own
     last = _named(job, settings.last) if settings.last else aligned
-    return {"sft": sft, "aligned": aligned, "last": last}
+    others = {name: _named(job, name) for name in settings.models if "/" in name}
+    for name, made in others.items():
+        if _tokenizer(need(job.store, made)) != _tokenizer(job.manifest("sft")):
+            raise InputError(f"sample.models: {name} has another tokenizer than this run; name models with the same")
+    return {"sft": sft, "aligned": aligned, "last": last, **others}
+
+
+def _tokenizer(made: Manifest) -> Input | None:
+    return next((one for one in made.inputs if one.stage == "tokenizer"), None)
 
 
 def _named(job: Job, address: str) -> Input:
@@ -140,8 +148,8 @@ def with_rewards(job: Job, items: Sequence[Item], chat: Chat) -> list[Item]:
     assert settings.judge is not None, "it rewards"
     manifest = need(job.store, _named(job, settings.judge))
     module = reward.load_reward_model(job, manifest, settings.engine.dtype)
-    own = [one for one in (*manifest.inputs, *job.manifest("sft").inputs) if one.stage == "tokenizer"]
-    if len({*own}) > 1 and not isinstance(module, EncoderReward):
+    same = _tokenizer(manifest) == _tokenizer(job.manifest("sft"))
+    if not same and not isinstance(module, EncoderReward):
         raise InputError(f"sample.judge: {settings.judge} has another tokenizer than this run; name one with the same")
     judge = llama.cast(module, settings.engine.dtype).to(job.ranks.device).eval()
     reader, most = reward.reader_for(judge, chat), job.setting("ppo.max_prompt_tokens") + settings.max_response_tokens

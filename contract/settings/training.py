@@ -1122,9 +1122,9 @@ class Sample(Settings):
     """Drawn from those that PPO learns on; all of them if there are fewer."""
     replies: Annotated[int, Field(ge=2, le=4, strict=True)] = 2
     """To each prompt. Replies that are empty or equal to another are left out, and prompts with fewer than two left."""
-    models: Annotated[tuple[OwnName, ...], Field(min_length=1, max_length=4)] = ("aligned",)
+    models: Annotated[tuple[OwnName | Made, ...], Field(min_length=1, max_length=4)] = ("aligned",)
     """The models that reply in turns. `aligned` is the SFT model where the gate is closed; `last` is that of the last
-    round, and `aligned` where there is none."""
+    round, and `aligned` where there is none. `ppo/FINGERPRINT` is one of the store that has the same tokenizer."""
     temperatures: Annotated[tuple[Temperature, ...], Field(min_length=1, max_length=4)] = (1.0,)
     """Once all models had their turn with the first temperature, the next one's is theirs, and so on."""
     max_response_tokens: Length = 128
@@ -1171,7 +1171,7 @@ class Sample(Settings):
         return {key: uri for key, uri in named.items() if uri is not None}
 
     def beside(self) -> dict[str, tuple[str, ...]]:
-        return made_by(self.last, self.judge)
+        return made_by(self.last, self.judge, *self.models)
 
 
 class Export(Settings):

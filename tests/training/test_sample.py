@@ -27,7 +27,7 @@ from training.data.examples import own_pairs
 from training.engine.job import Job
 from training.models.opened import open_result
 from training.models.reader import Reader
-from training.sample import Voice, items_of, voices
+from training.sample import Voice, items_of, models_of, voices
 
 SFT, PPO, OLD = (Input(stage=stage, partition="all", fingerprint=digit * 40) for stage, digit in (("sft", "a"), ("ppo", "b"), ("ppo", "c")))  # fmt: skip
 MODELS = {"sft": SFT, "aligned": PPO, "last": OLD}
@@ -77,6 +77,24 @@ def test_a_round_holds_replies_of_the_aligned_and_the_last_model(align: Callable
     assert [*feedback.items(job.store, made).values()] == found
 
 
+def of_another_tokenizer(store: Store, model: Input) -> Manifest:
+    found = need(store, model)
+    other = Input(stage="tokenizer", partition="all", fingerprint="e" * 40)
+    return found.model_copy(update={"identity": found.identity.model_copy(update={"inputs": (other,)})})
+
+
+def test_any_model_of_the_store_with_the_same_tokenizer_may_reply(
+    align: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"sft/{align('ppo').task.of('sft')[0].fingerprint}"
+    job = align("sample", *SMALL, f"sample.models=[{name}, aligned]")
+    assert [f"{one.stage}/{one.fingerprint}" for one in job.task.elsewhere] == [name]
+    assert voices(job.settings, models_of(job))[0].model == job.task.elsewhere[0]
+    monkeypatch.setattr(sample, "need", of_another_tokenizer)
+    with pytest.raises(InputError, match=r"sample\.models: sft/\w+ has another tokenizer"):
+        models_of(job)
+
+
 def test_a_reward_model_of_the_store_notes_its_rewards_of_what_people_read(align: Callable[..., Job]) -> None:
     given = next(one for one in align("ppo").task.inputs if one.stage == "reward")
     job = align("sample", *SMALL, f"sample.judge=reward/{given.fingerprint}")
@@ -97,14 +115,7 @@ def test_a_reward_model_of_the_store_notes_its_rewards_of_what_people_read(align
 def test_a_judge_with_another_tokenizer_is_refused(align: Callable[..., Job], monkeypatch: pytest.MonkeyPatch) -> None:
     given = next(one for one in align("ppo").task.inputs if one.stage == "reward")
     job = align("sample", *SMALL, f"sample.judge=reward/{given.fingerprint}")
-    real, other = need, Input(stage="tokenizer", partition="all", fingerprint="e" * 40)
-
-    def changed(store: Store, model: Input) -> Manifest:
-        found = real(store, model)
-        identity = found.identity.model_copy(update={"inputs": (other,)})
-        return found.model_copy(update={"identity": identity})
-
-    monkeypatch.setattr(sample, "need", changed)
+    monkeypatch.setattr(sample, "need", of_another_tokenizer)
     with pytest.raises(InputError, match=r"sample\.judge: reward/\w+ has another tokenizer"):
         sample.with_rewards(job, [], open_chat(job))
 
