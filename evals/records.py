@@ -32,11 +32,15 @@ class Record:
 
 @dataclass(frozen=True)
 class Output:
-    """What a model answered to an item: a text, or the log-likelihood of each choice. reward: a reward model's."""
+    """What a model answered to an item: a text, or the log-likelihood of each choice. reward: a reward model's.
+
+    whole: False if the text ended at the limit of tokens.
+    """
 
     text: str = ""
     logprobs: tuple[float, ...] | None = None
     reward: float | None = None
+    whole: bool = True
 
 
 def read_outputs(path: Path) -> dict[str, list[Output]]:

@@ -7,7 +7,7 @@ question share the question; logits are made only where they are read; answers t
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
@@ -86,11 +86,11 @@ def answer(
         }
         texts = _together(
             _texts(reader, wording, prompts, [row for row in own if row not in found], asked, longest),
-            ranks, advance, lambda text: 1 / asked.samples,
+            ranks, advance, lambda output: 1 / asked.samples,
         )  # fmt: skip
     for row in own:
         if row not in found:
-            found[row] = [Output(texts[row, sample]) for sample in range(asked.samples)]
+            found[row] = [texts[row, sample] for sample in range(asked.samples)]
     if rewards:
         _reward(rewards, prompts, found)
     return ranks.rows(found)
@@ -128,8 +128,8 @@ def _same(one: str, two: str) -> int:
 
 def _texts(
     reader: Reader, wording: Wording, prompts: Sequence[Prompt], own: Sequence[int], asked: Asked, longest: int
-) -> Iterator[dict[tuple[int, int], str]]:
-    """The texts of answers by (prompt, sample), as they end."""
+) -> Iterator[dict[tuple[int, int], Output]]:
+    """The answers by (prompt, sample), as they end."""
     if not own:
         return
     room = longest - asked.max_tokens
@@ -146,9 +146,17 @@ def _texts(
         reader, wording, asking, asked.samples, asked.temperature, asked.max_tokens, asked.seed, asked.most
     ):
         yield {
-            (row, sample): cut_stop(wording.behind(asking[row][0], of_answer), prompts[row].stop)
-            for (row, sample), of_answer in ended.items()
+            (row, sample): _output(
+                wording.behind(asking[row][0], ids), prompts[row].stop, ended_itself=len(ids) < asked.max_tokens
+            )
+            for (row, sample), ids in ended.items()
         }
+
+
+def _output(text: str, stop: Sequence[str], ended_itself: bool) -> Output:
+    """An answer without what begins at a stop text, which ends it as well."""
+    kept = cut_stop(text, stop)
+    return Output(kept, whole=ended_itself or kept != text)
 
 
 Key = TypeVar("Key")
@@ -205,4 +213,4 @@ def _reward(rewards: Rewards, prompts: Sequence[Prompt], found: dict[int, list[O
     rows = [(row, sample) for row, several in found.items() for sample, one in enumerate(several) if not one.logprobs]
     values = rewards([prompts[row] for row, _ in rows], [found[row][sample].text for row, sample in rows])
     for (row, sample), value in zip(rows, values, strict=True):
-        found[row][sample] = Output(found[row][sample].text, reward=value)
+        found[row][sample] = replace(found[row][sample], reward=value)

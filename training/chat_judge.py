@@ -6,6 +6,7 @@ from contract.conversation import Conversation
 from contract.errors import InputError
 from contract.manifest import Manifest
 from contract.metrics import Progress
+from evals.judge import CutOff
 from evals.judging import Judge
 from evals.tasks.prompts import Prompt
 from training.answering import Asked, answer
@@ -36,7 +37,8 @@ class ChatJudge:
         """The number of each question with its answer.
 
         A question that is longer than what the model can read would lose its instruction or a text, so the model does
-        not get it: its answer is empty. Raises InputError if that is so of all, and Interrupted after a stop.
+        not get it: its answer is empty. An answer that ended at the limit of tokens is a CutOff. Raises InputError if
+        all questions are too long, and Interrupted after a stop.
         """
         lengths = [len(self._opened.wording.dialogue(turns, ANY_LENGTH)) for turns in prompts]
         fit = [number for number, length in enumerate(lengths) if length <= self._room]
@@ -54,5 +56,7 @@ class ChatJudge:
         )  # fmt: skip
         if self._job.ranks.rank == 0:
             progress.finish()
-        texts = {number: one.text for number, [one] in zip(fit, outputs, strict=True)}
+        texts = {
+            number: one.text if one.whole else CutOff(one.text) for number, [one] in zip(fit, outputs, strict=True)
+        }
         yield from ((number, texts.get(number, "")) for number in range(len(prompts)))

@@ -146,6 +146,14 @@ def test_every_prompt_has_its_outputs(model: Any, wording: Wording) -> None:
         assert all("\n" not in output.text for output in outputs), "cut at its stop"
 
 
+def test_an_output_is_whole_unless_it_ended_at_the_limit(model: Any, wording: Wording) -> None:
+    asked = [Prompt("The mill", stop=("\n",)), Prompt("The mill")]
+    long = answer(model, wording, asked, Asked(max_tokens=64))
+    for limit in range(1, 12):
+        for [output], [longer] in zip(answer(model, wording, asked, Asked(max_tokens=limit)), long, strict=True):
+            assert output.whole == (output.text == longer.text and longer.whole), limit
+
+
 def test_all_stop_when_one_is_asked_to(model: Any, wording: Wording) -> None:
     assert [str(one)[:16] for one in on_ranks(2, model, wording, stop=True)] == ["answers: stopped"] * 2
 

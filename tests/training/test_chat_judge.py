@@ -8,6 +8,8 @@ import pytest
 from contract.conversation import Turn
 from contract.errors import InputError
 from contract.manifest import need
+from evals.judge import CutOff
+from evals.records import Output
 from training.chat_judge import ChatJudge
 from training.engine.job import Job
 from training.sample import models_of
@@ -28,6 +30,15 @@ def test_a_question_that_would_be_cut_gets_an_empty_answer_and_is_counted(judge:
     assert answers[1], "the tiny model says something"
     assert judge.judge.model.startswith("ppo/")
     assert dict(judge.ask([])) == {}
+
+
+def test_an_answer_that_ends_at_the_limit_is_cut_off_and_one_that_ends_itself_is_whole(
+    judge: ChatJudge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = {True: [Output("It ends.")], False: [Output("It goes", whole=False)]}
+    monkeypatch.setattr("training.chat_judge.answer", lambda *given, **more: [whole[True], whole[False]])
+    kinds = {number: type(text) for number, text in judge.ask([SHORT, SHORT])}
+    assert kinds == {0: str, 1: CutOff}
 
 
 def test_a_model_that_can_read_no_question_is_refused(judge: ChatJudge) -> None:
