@@ -146,6 +146,12 @@ class Live:
             raise AssertionError(f"{error}; states and attempts: {states}") from None
         return self.state(dag, run)
 
+    def failures(self, dag: str, run: str) -> str:
+        """The end of the log of each task that failed."""
+        failed = [(name, one) for (name, _), one in self.tasks(dag, run).items() if one["state"] == "failed"]
+        ends = {name: self.log(dag, run, name, one["try_number"], one["map_index"])[-15:] for name, one in failed}
+        return "\n".join(f"{name}: {line}" for name, lines in ends.items() for line in lines)
+
     def ended(self, dag: str, run: str, task: str) -> bool:
         """Whether the scheduler knows that the first attempt's process has ended well, even if the task waits for an answer."""
         event = f"Received executor event with state success for task instance TaskInstanceKey(dag_id='{dag}', task_id='{task}', "

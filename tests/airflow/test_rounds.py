@@ -31,7 +31,7 @@ OVERRIDES = [
 def aligned(live):
     """The id of a run of `align` that made a model."""
     began = live.trigger("corpus", {"overrides": OVERRIDES})
-    assert live.finished("corpus", began, 900) == "success"
+    assert live.finished("corpus", began, 900) == "success", live.failures("corpus", began)
     live.wait("a model is aligned", lambda: live.runs("align", state="success"), 900)
     return live.runs("align", state="success")[0]["dag_run_id"]
 
@@ -79,7 +79,7 @@ def test_a_round_waits_for_votes_and_ends_in_a_model_that_learned_from_them(live
         page = signed_in(browser, up.url, up.token()).new_page()
         votes = vote(page, f"{up.cockpit}/rate/feedback/{run}")
     assert votes == len(feedback.items(sampled.store, made)) == len(feedback.ballots(sampled.store, made).counting)
-    assert live.finished("feedback", run, 1200) == "success"
+    assert live.finished("feedback", run, 1200) == "success", live.failures("feedback", run)
 
     learned = open_run(live.xcom("feedback", run, "collect"))
     [frozen] = learned.recipe.preferences.rounds.values()
