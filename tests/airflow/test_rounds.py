@@ -20,10 +20,10 @@ pytestmark = [
     pytest.mark.timeout(2400),
     pytest.mark.skipif(shutil.which(CHROMIUM) is None, reason=f"there is no Chromium at {CHROMIUM}"),
 ]
-ITEMS = 48  # of which some are held out
+ITEMS = 32
 OVERRIDES = [
     "gate.approval=false", f"sample.prompts={ITEMS}", "sample.max_response_tokens=16",
-    "feedback.rating={people: 1, repeated: 0}",
+    "feedback.rating={people: 1, repeated: 0}", "preferences.max_examples=32", "preferences.heldout_fraction=0.3",
 ]  # fmt: skip
 
 
