@@ -135,6 +135,8 @@ def run(job: Job) -> None:
     train, held = sieve.rows(output)
     if not train or not held:
         more = "raise mix.heldout_fraction or use more pages" if settings.synthetic else "give it more prompts"
+        if not held and not settings.synthetic:
+            more += f", or raise preferences.heldout_fraction from {settings.heldout_fraction:g}"
         raise InputError(
             f"preferences: {named(settings)} leaves {train:,} pairs to learn from and {held:,} to judge by "
             f"({sieve.drop_reasons()}); name a larger file in {key_of('preferences', settings)}, or {more}"

@@ -188,11 +188,13 @@ def test_contaminated_pairs_are_dropped_whatever_part_repeats_the_benchmark(
 
 def test_an_empty_side_is_refused(made: Callable[..., Any], tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text(hh(*(("one and only", f"yes {at}", "no") for at in range(9))))
-    for share, said in (
-        (0.001, "9 pairs to learn from and 0 to judge by"),
-        (0.999, "0 pairs to learn from and 9 to judge"),
+    for share, said, more in (
+        (0.001, "9 pairs to learn from and 0 to judge by", "or raise preferences.heldout_fraction from 0.001$"),
+        (0.999, "0 pairs to learn from and 9 to judge", "or give it more prompts$"),
     ):
-        with pytest.raises(InputError, match=f"preferences: .*a.jsonl leaves {said}.*; name a larger file in pref"):
+        with pytest.raises(
+            InputError, match=f"preferences: .*a.jsonl leaves {said}.*; name a larger file in pref.*{more}"
+        ):
             made({"preferences.data": f"{tmp_path}/a.jsonl", "preferences.heldout_fraction": share})
     with pytest.raises(InputError, match=r"synthetic leaves .* and 0 to judge by .*or raise mix.heldout_fraction"):
         made({}, heldout=0)
