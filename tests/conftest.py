@@ -4,6 +4,7 @@ The server is Ceph RGW where that is installed, moto's elsewhere.
 """
 
 import fcntl
+import gc
 import importlib
 import json
 import os
@@ -58,6 +59,17 @@ class ByFolder(LoadScopeScheduling):
     def _split_scope(self, nodeid: str) -> str:
         folder = nodeid.partition("::")[0].split("/")[1]
         return TOGETHER.get(folder, folder)
+
+
+def pytest_sessionstart() -> None:
+    """Collecting imports all that the tests need and makes thousands of items, none of which is garbage."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """What is there lives to the end. Unfrozen, each `gc.collect`, which DeepSpeed calls often, would take a second to look at it."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFolder:
