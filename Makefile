@@ -15,7 +15,7 @@ help:
 	@echo "make stop    end everything that make demo started"
 	@echo "make test    the tests          make lint   style, types, architecture"
 	@echo "make audit   licences (make licences) and known vulnerabilities of what is installed"
-	@echo "make test-slow   kills, soaks and clusters"
+	@echo "make test-slow   kills, soaks, clusters and the whole of make demo"
 	@echo "make mutants     do the tests bite? small faults in the code that they must notice; SAMPLE=400 SEED=1"
 	@echo "make bench   throughput of the hot stages       make setup  only install, into .venv"
 	@echo "make bench-extract   reading, extraction, scores, decontamination; DATA=DIR has the test data, also for bench-dedup"
@@ -52,7 +52,7 @@ test: setup
 	@$(BIN)/python -m pytest -q -m "not slow" -n 2 --dist loadscope --no-loadscope-reorder
 
 test-slow: setup
-	@$(BIN)/python -m pytest -q -m slow
+	@$(BIN)/python -m pytest -q -m slow -n 2 --dist loadscope --no-loadscope-reorder
 
 LICENCES := Apache;MIT;BSD;ISC;PSF;Python Software Foundation;MPL;Mozilla Public;LGPL;Lesser General;Unlicense;Artistic
 

@@ -150,6 +150,7 @@ def test_a_change_takes_few_files(section: str) -> None:
     assert any(name.startswith("tests/") for name in files)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("section", EXAMPLES)
 def test_a_change_is_whole_and_works(section: str, tmp_path: Path) -> None:
     diff = EXAMPLES[section]
@@ -165,6 +166,7 @@ def test_a_change_is_whole_and_works(section: str, tmp_path: Path) -> None:
         assert re.search(rf"^PASSED \S+::{test}\b", ran.stdout, re.MULTILINE), test
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("left_out", "fails"),
     [
@@ -185,6 +187,7 @@ def test_a_filter_that_is_half_made_fails(left_out: str, fails: str, tmp_path: P
     assert re.search(rf"^FAILED \S+::{fails}\b", ran.stdout, re.MULTILINE), ran.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("left_out", ["contract/settings/corpus.py", "pipelines/toxicity.py"])
 def test_a_stage_that_is_half_made_fails(left_out: str, tmp_path: Path) -> None:
     parts = re.split(r"^(?=--- )", EXAMPLES["Add a stage"], flags=re.MULTILINE)

@@ -24,7 +24,7 @@ SMALLER = (
     "evaluate.max_response_tokens=16"
 )
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def cut(source: Path, target: Path, pages: int) -> None:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,6 +32,7 @@ from contract.results import result_of
 from perf.packed import write_shard
 from pipelines.spark import job as spark_job
 from tests.declared import only_declared
+from tests.forked import Forks
 from training.engine.job import Job
 
 if TYPE_CHECKING:
@@ -250,6 +251,24 @@ def launch(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         time.sleep(0)
+
+
+@pytest.fixture(scope="session")
+def run_two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., list[str]]]:
+    """`run_two("-m", "training", "sft", "--recipe", URI)`: what each of two ranks prints, which both end well.
+
+    They do what `python -m training sft ...` does, but as forks that need not import anything first.
+    """
+    forks = Forks()
+
+    def run(*arguments: str, scratch: Path | None = None) -> list[str]:
+        folder = scratch or tmp_path_factory.mktemp("ranks")
+        code, said = forks.run(arguments, {"GRISTMILL_SCRATCH": str(folder)}, processes=2, timeout=300)
+        assert code == 0, "\n".join(said)
+        return said
+
+    yield run
+    forks.close()
 
 
 ALIGN = (

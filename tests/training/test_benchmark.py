@@ -1,7 +1,6 @@
 """The stage benchmark: real models answer real items, each model and benchmark apart; what is stopped starts again."""
 
 import json
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -206,13 +205,13 @@ def test_a_result_of_another_run_answers_with_its_own_tokenizer(
 
 
 def test_two_processes_answer_as_one_does(
-    align: Callable[..., Job], launch: Callable[..., subprocess.Popen[str]], sets: dict[str, str]
+    align: Callable[..., Job], run_two: Callable[..., list[str]], sets: dict[str, str]
 ) -> None:
     given = (override(sets["gsm8k"]), "benchmark.seed=11")
     job = align("benchmark", *given, partition="sft.gsm8k")
-    process = launch(job.attempt.run, "benchmark", processes=2, partition="sft.gsm8k")
-    output, _ = process.communicate(timeout=240)
-    assert process.returncode == 0, output
+    output = "".join(
+        run_two("-m", "training", "benchmark", "--recipe", job.attempt.run.uri, "--partition", "sft.gsm8k")
+    )
     assert "committed benchmark sft.gsm8k: score" in output
     two = records(job)
     job.store.delete(f"{job.task.prefix}/manifest.json")

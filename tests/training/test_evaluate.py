@@ -2,7 +2,6 @@
 
 import json
 import math
-import subprocess
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
@@ -174,14 +173,10 @@ def test_the_newest_model_is_compared_with_that_of_the_last_round(align: Callabl
     assert result(other)[0]["last_win_rate"] == 0.5, "a model ties with itself"
 
 
-def test_two_processes_measure_what_one_does(
-    align: Callable[..., Job], launch: Callable[..., subprocess.Popen[str]]
-) -> None:
+def test_two_processes_measure_what_one_does(align: Callable[..., Job], run_two: Callable[..., list[str]]) -> None:
     """The same figures and, from the same seeds, the same replies."""
     job = align("evaluate", "evaluate.prompts=7", "evaluate.sequences=9", "evaluate.engine.micro_batch=2")
-    process = launch(job.attempt.run, "evaluate", processes=2)
-    output, _ = process.communicate(timeout=240)
-    assert process.returncode == 0, output
+    run_two("-m", "training", "evaluate", "--recipe", job.attempt.run.uri)
     two, replies = result(job)
     job.store.delete(f"{job.task.prefix}/manifest.json")
     evaluate.run(job)

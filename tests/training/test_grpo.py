@@ -144,10 +144,10 @@ def test_adapters_may_learn_alone(
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
-def test_two_processes_do_what_one_does(done: Any, curves: Callable[..., Any], launch: Callable[..., Any]) -> None:
-    process = launch(done.job.attempt.run, "grpo", processes=2)
-    output, _ = process.communicate(timeout=240)
-    assert process.returncode == 0, output
+def test_two_processes_do_what_one_does(
+    done: Any, curves: Callable[..., Any], run_two: Callable[..., list[str]]
+) -> None:
+    run_two("-m", "training", "grpo", "--recipe", done.job.attempt.run.uri)
     two = curves(done.job)
     for name in done.curves.keys() - set(OF_MACHINE):
         one, other = ([value for _, value in rows[name]] for rows in (done.curves, two))

@@ -605,7 +605,7 @@ def test_two_processes_do_what_one_does(
     full: Any,
     align: Callable[..., Job],
     curves: Callable[..., Any],
-    launch: Callable[..., Any],
+    run_two: Callable[..., list[str]],
     zero_stage: int,
     stop: int | None,
 ) -> None:
@@ -621,9 +621,7 @@ def test_two_processes_do_what_one_does(
         job.ranks.stopping = lambda: next(answers)  # type: ignore[method-assign]
         with pytest.raises(Interrupted):
             ppo.run(job)
-    process = launch(job.attempt.run, "ppo", processes=2)
-    output, _ = process.communicate(timeout=240)
-    assert process.returncode == 0, output
+    output = "".join(run_two("-m", "training", "ppo", "--recipe", job.attempt.run.uri))
     assert (f"resumed ppo from step {stop}" in output) == bool(stop)
     two, manifest = curves(job), need(job.store, job.task)
     job.store.delete(manifest.path)

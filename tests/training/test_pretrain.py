@@ -147,18 +147,22 @@ def test_killed_twice_it_ends_with_the_same_weights(
 
 
 def test_two_processes_resume_bit_for_bit_and_agree_with_one(
-    plain: tuple[Run, str], make_run: Callable[..., Run], launch: Callable[..., subprocess.Popen[str]]
+    plain: tuple[Run, str],
+    make_run: Callable[..., Run],
+    launch: Callable[..., subprocess.Popen[str]],
+    run_two: Callable[..., list[str]],
 ) -> None:
+    """DeepSpeed's launcher starts those that are stopped."""
     two = (*LONG, "pretrain.engine.processes=2", "pretrain.engine.zero_stage=2")
     alone, whole, broken = plain[0], make_run(*two, name="whole"), make_run(*two, name="broken")
-    finish(launch(whole, "pretrain", processes=2))
+    run_two("-m", "training", "pretrain", "--recipe", whole.uri)
 
     first = launch(broken, "pretrain", processes=2)
     wait_for_checkpoint(broken, first, 4)
     os.killpg(first.pid, signal.SIGTERM)  # launcher and ranks: the ranks finish their step
     first.communicate(timeout=SECONDS)
     assert first.returncode != 0
-    assert "resumed pretrain from step" in finish(launch(broken, "pretrain", processes=2))
+    assert "resumed pretrain from step" in run_two("-m", "training", "pretrain", "--recipe", broken.uri)[0]
     assert weights(broken) == weights(whole)
 
     one, both = (need(run.store, run.task("pretrain")) for run in (alone, whole))
@@ -189,22 +193,10 @@ __import__("os")._exit(code)
 
 
 def test_two_processes_go_on_after_a_batch_that_one_of_them_makes_nan_of(
-    make_run: Callable[..., Run], tmp_path: Path
+    make_run: Callable[..., Run], run_two: Callable[..., list[str]]
 ) -> None:
     run = make_run("pretrain.engine.processes=2", "pretrain.engine.zero_stage=2")
-    clean = {key: value for key, value in os.environ.items() if not key.startswith(("MASTER_", "GLOO_"))}
-    clean |= {"WORLD_SIZE": "2", "LOCAL_SIZE": "2", "OMP_NUM_THREADS": "1", "GRISTMILL_SCRATCH": str(tmp_path)}
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-c", BAD, "pretrain", "--recipe", run.uri],
-            env={**clean, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    said = [finish(rank) for rank in ranks]
+    said = run_two("-c", BAD, "pretrain", "--recipe", run.uri)
     job = Job(run, run.task("pretrain"), Attempt(run, run.task("pretrain")))
     drawn = pretrain._draws(job).rows(5)
     [source], rows = {source for source, _ in drawn}, [row for _, row in drawn]
@@ -624,7 +616,7 @@ BLANKS = ("pretrain.objective=blank_infilling", "pretrain.steps=12", "pretrain.o
 def test_a_model_that_fills_blanks_learns_resumes_and_is_tuned_as_any_other(
     make_job: Callable[..., Job],
     make_run: Callable[..., Run],
-    launch: Callable[..., subprocess.Popen[str]],
+    run_two: Callable[..., list[str]],
     tensors: Callable[..., dict[str, torch.Tensor]],
 ) -> None:
     """Also in two processes that begin in shards, with the curve of one."""
@@ -659,7 +651,7 @@ def test_a_model_that_fills_blanks_learns_resumes_and_is_tuned_as_any_other(
     assert learnt["heldout_loss_after"] < learnt["heldout_loss_before"] - 0.1
 
     run = make_run(*BLANKS, "pretrain.engine.processes=2", "pretrain.engine.zero_stage=3", name="two")
-    finish(launch(run, "pretrain", processes=2))
+    run_two("-m", "training", "pretrain", "--recipe", run.uri)
     both = need(run.store, run.task("pretrain"))
     for (_, a), (_, b) in zip(curve(job.attempt.run, done, "loss"), curve(run, both, "loss"), strict=True):
         assert a == pytest.approx(b, rel=1e-3)

@@ -5,7 +5,6 @@ import itertools
 import json
 import math
 import shutil
-import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -519,12 +518,10 @@ def test_a_stopped_run_ends_with_the_weights_of_one_that_was_not(
 
 
 def test_two_processes_keep_the_calibration_of_one(
-    align: Callable[..., Job], launch: Callable[..., subprocess.Popen[str]]
+    align: Callable[..., Job], run_two: Callable[..., list[str]]
 ) -> None:
     job = align("reward", "reward.epochs=1", "reward.engine={micro_batch: 4, zero_stage: 3}")
-    process = launch(job.attempt.run, "reward", processes=2)
-    output, _ = process.communicate(timeout=240)
-    assert process.returncode == 0, output
+    run_two("-m", "training", "reward", "--recipe", job.attempt.run.uri)
     two = gate.view(job.attempt.run)
     job.store.delete(f"{job.task.prefix}/manifest.json")
     reward.run(job)

@@ -1,6 +1,5 @@
 """Sampling a round: who writes which reply, what is left out, and real runs with one and two processes."""
 
-import subprocess
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -211,13 +210,9 @@ def test_a_stop_keeps_nothing(align: Callable[..., Job]) -> None:
         sample.run(job)
 
 
-def test_two_processes_sample_what_one_does(
-    align: Callable[..., Job], launch: Callable[..., subprocess.Popen[str]]
-) -> None:
+def test_two_processes_sample_what_one_does(align: Callable[..., Job], run_two: Callable[..., list[str]]) -> None:
     job = align("sample", *SMALL, "sample.temperatures=[0.7, 1.3]")
-    process = launch(job.attempt.run, "sample", processes=2)
-    output, _ = process.communicate(timeout=240)
-    assert process.returncode == 0, output
+    run_two("-m", "training", "sample", "--recipe", job.attempt.run.uri)
     two = items(job)
     job.store.delete(f"{job.task.prefix}/manifest.json")
     run = only_declared(job.attempt.run, "sample")

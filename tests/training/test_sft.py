@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -335,9 +334,7 @@ def test_it_starts_from_a_folder(make_job: Callable[..., Job], tmp_path: Path) -
     assert figures_of(other)["heldout_loss_after"] == pytest.approx(figures_of(job)["heldout_loss_after"], rel=1e-4)
 
 
-def test_two_processes_learn_what_one_does(
-    make_job: Callable[..., Job], launch: Callable[..., subprocess.Popen[str]]
-) -> None:
+def test_two_processes_learn_what_one_does(make_job: Callable[..., Job], run_two: Callable[..., list[str]]) -> None:
     """With chats packed into rows, whose number differs between processes, and text of the corpus beside them."""
     given = (
         "sft.packing=true",
@@ -350,9 +347,7 @@ def test_two_processes_learn_what_one_does(
     one = figures_of(job)
     job.store.delete(need(job.store, job.task).path)
     sharded = make_job("sft", *PRETRAINED, *given, "sft.engine.processes=2", "sft.engine.zero_stage=3")
-    process = launch(sharded.attempt.run, "sft", processes=2)
-    output, _ = process.communicate(timeout=240)
-    assert process.returncode == 0, output
+    run_two("-m", "training", "sft", "--recipe", sharded.attempt.run.uri)
     two = figures_of(sharded)
     assert sharded.task.fingerprint == job.task.fingerprint
     for name in ("response_tokens", "text_tokens", "taken_step"):

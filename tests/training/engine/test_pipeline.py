@@ -1,10 +1,7 @@
 """Two processes that share one model, in every way, against one process that has it alone; and the order of a pipeline."""
 
 import copy
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -278,7 +275,7 @@ def shared(
     recipes: dict[str, list[str]],
     alone: dict[str, Job],
     corpus_store: Callable[..., Run],
-    tmp_path_factory: pytest.TempPathFactory,
+    run_two: Callable[..., list[str]],
 ) -> tuple[dict[str, Run], str]:
     """The runs of all ways, which two processes made one after the other, and what the first process said.
 
@@ -292,26 +289,8 @@ def shared(
         )
         if resumes:
             shutil.copytree(checkpointed(alone[recipe].attempt.run, 3), checkpointed(run, 3))
-    clean = {key: value for key, value in os.environ.items() if not key.startswith(("MASTER_", "GLOO_"))}
-    clean |= {"WORLD_SIZE": "2", "LOCAL_SIZE": "2", "OMP_NUM_THREADS": "1"}
-    clean |= {"GRISTMILL_SCRATCH": str(tmp_path_factory.mktemp("shared"))}
     stages = [*(("pretrain", run.uri) for run in runs.values()), ("sft", runs["pipeline"].uri)]
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-c", ONE_AFTER_THE_OTHER, *(one for stage in stages for one in stage)],
-            env={**clean, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        said = [rank.communicate(timeout=240)[0] for rank in ranks]
-    finally:
-        for rank in ranks:
-            rank.kill()
-    assert [rank.returncode for rank in ranks] == [0, 0], "\n".join(said)
+    said = run_two("-c", ONE_AFTER_THE_OTHER, *(one for stage in stages for one in stage))
     return runs, said[0]
 
 

@@ -1,9 +1,6 @@
 """The state of several processes' engines, written and read back whole."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 from unittest.mock import Mock
 
@@ -146,12 +143,12 @@ os._exit(0)
 """
 
 
-def test_what_two_processes_write_they_read_and_train_on(tmp_path: Path) -> None:
-    run_two(WRITING, tmp_path)
+def test_what_two_processes_write_they_read_and_train_on(run_two: Callable[..., list[str]]) -> None:
+    assert last_lines(run_two("-c", WRITING)) == ["0", "1"]
 
 
-def test_a_model_begins_in_shards_of_which_no_process_ever_holds_all(tmp_path: Path) -> None:
-    run_two(BEGINNING, tmp_path)
+def test_a_model_begins_in_shards_of_which_no_process_ever_holds_all(run_two: Callable[..., list[str]]) -> None:
+    assert last_lines(run_two("-c", BEGINNING)) == ["0", "1"]
 
 
 def test_what_begins_in_shards_has_the_options_that_the_recipe_passes_through(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,18 +169,5 @@ def test_what_begins_in_shards_has_the_options_that_the_recipe_passes_through(mo
         zero.in_shards(settings, 2)
 
 
-def run_two(script: str, tmp_path: Path) -> None:
-    clean = {key: value for key, value in os.environ.items() if not key.startswith(("MASTER_", "GLOO_", "NCCL_"))}
-    clean |= {"WORLD_SIZE": "2", "LOCAL_SIZE": "2", "DS_ACCELERATOR": "cpu", "GRISTMILL_SCRATCH": str(tmp_path)}
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-c", script],
-            env={**clean, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    said = [rank.communicate(timeout=300) for rank in ranks]
-    assert [out.splitlines()[-1:] for out, _ in said] == [["0"], ["1"]], said
+def last_lines(said: list[str]) -> list[str]:
+    return [one.splitlines()[-1] for one in said]

@@ -2,9 +2,6 @@
 
 import hashlib
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -123,21 +120,8 @@ os._exit(0)
 """
 
 
-def test_only_new_rows_move_at_first_under_every_zero_stage_in_two_processes(tmp_path: Path) -> None:
-    clean = {key: value for key, value in os.environ.items() if not key.startswith(("MASTER_", "GLOO_", "NCCL_"))}
-    clean |= {"WORLD_SIZE": "2", "LOCAL_SIZE": "2", "DS_ACCELERATOR": "cpu", "GRISTMILL_SCRATCH": str(tmp_path)}
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-c", ONLY],
-            env={**clean, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    said = [rank.communicate(timeout=300) for rank in ranks]
-    assert [out.splitlines()[-1:] for out, _ in said] == [["0"], ["1"]], said
+def test_only_new_rows_move_at_first_under_every_zero_stage_in_two_processes(run_two: Callable[..., list[str]]) -> None:
+    assert [one.splitlines()[-1] for one in run_two("-c", ONLY)] == ["0", "1"]
 
 
 @pytest.fixture
