@@ -166,6 +166,7 @@ KEYS = {
     "sft.chat_template": "sft.chat_template={}",
     "reward.start_from": "reward.start_from={}",
     "pretrain.distill.teacher": "pretrain.distill.teacher={}",
+    "sample.gold": "sample={{gold: {}}}",
     "sample.principles": "sample={{judge: aligned, principles: {}}}",
     "feedback.judge.principles": "feedback.judge={{model: m, principles: {}}}",
     "probe.tasks.quiz": "probe.tasks={{quiz: {}}}",
