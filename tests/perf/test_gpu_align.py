@@ -12,6 +12,7 @@ from perf.gpu_align import END, SIZES, SMALL, Figures, chats, deepest, described
 from tests.perf.test_gpu import bench
 
 
+@pytest.mark.slow
 def test_a_whole_step_of_ppo_is_measured(tmp_path: Path) -> None:
     printed = bench(tmp_path, "--only", "small-align", "--kind", "ppo")
     found = json.loads(printed.splitlines()[-1])

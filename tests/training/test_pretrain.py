@@ -146,6 +146,7 @@ def test_killed_twice_it_ends_with_the_same_weights(
         assert one.metrics[name] == two.metrics[name]
 
 
+@pytest.mark.slow
 def test_two_processes_resume_bit_for_bit_and_agree_with_one(
     plain: tuple[Run, str],
     make_run: Callable[..., Run],
