@@ -104,6 +104,7 @@ RELIED_ON: dict[str, dict[str, list[str] | None]] = {
         "react_apps": None,
         "operator_extra_links": None,
     },
+    "airflow.providers.standard.operators.empty.EmptyOperator": {"": None},
     "airflow.providers.standard.operators.hitl.ApprovalOperator": {
         "APPROVE": None,
         "REJECT": None,
