@@ -87,6 +87,8 @@ def open_round(run: Run, dag: str, now: datetime.datetime, purpose: Purpose = "p
         made_by=made.path,
         dag=dag,
         purpose=purpose,
+        # `sample.judge` votes on what `sample` made, and in no comparison.
+        beside_gold=int(purpose == "preferences" and run.recipe.sample.judge is not None),
         rating=run.recipe.feedback.rating,
     )
     return feedback.open_round(run.store, found)
@@ -121,7 +123,7 @@ def votes(store: Store, name: str) -> Votes:
     items, counting = feedback.items(store, made), feedback.ballots(store, made).counting
     done = people_of(counting)
     voted = {vote.annotator for vote in counting if not vote.skipped}
-    return Votes(sum(done[item] >= made.rating.people for item in items), len(items), len(voted))
+    return Votes(sum(done[name] >= made.people(item) for name, item in items.items()), len(items), len(voted))
 
 
 @dataclass(frozen=True)

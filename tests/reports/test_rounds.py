@@ -32,7 +32,7 @@ from pipelines.examples.shapes import PROMPTS as SHAPES
 from pipelines.examples.votes import read_votes
 from reports import rounds
 from reports.__main__ import main
-from reports.rating import closed, rounds_of, strengths
+from reports.rating import closed, rounds_of, sheet, strengths
 
 NOW = datetime.datetime(2026, 3, 1, 12, tzinfo=datetime.UTC)
 PROMPTS = ("one", "two", "three")
@@ -164,6 +164,27 @@ def test_gold_items_of_the_recipe_are_among_the_items_and_leave_out_who_votes_ag
             values = {"round": made.name, "item": item.id, "annotator": person, "ranks": ranks}
             feedback.cast(run.store, made, Vote(**values, showing=0, shown=(0, 1), when=NOW))
     assert set(rounds.collect(run, made, "next").left_out) == {"eve"}
+
+
+@pytest.mark.parametrize(("judge", "done"), [("sft", 15), (None, 3)])
+def test_a_judge_who_votes_on_no_gold_item_leaves_none_open(sampled, tmp_path, judge, done):
+    pairs = [{"prompt": f"known {number}", "chosen": "right", "rejected": "wrong"} for number in range(20)]
+    (tmp_path / "gold.jsonl").write_text("".join(json.dumps(one) + "\n" for one in pairs))
+    run = sampled(
+        {"sample.gold": str(tmp_path / "gold.jsonl"), "sample.gold_items": 12, "sample.judge": judge},
+        models=("ppo/b", "sft/a"),
+    )
+    made = rounds.open_round(run, "feedback", NOW)
+    everybody(run, made, ["judge:sft", "ann"])
+    known = [item for item in feedback.items(run.store, made).values() if item.gold]
+    for item in known:
+        vote = Vote(round=made.name, item=item.id, annotator="ann", showing=0, shown=(0, 1), ranks=(1, 2), when=NOW)
+        feedback.cast(run.store, made, vote)
+    found = rounds.votes(run.store, made.name)
+    assert (found.done, found.items, found.complete) == (done, 15, done == 15)
+    progress = sheet(run.store, made, "bob", NOW).desk.progress()
+    assert (progress.done, progress.needed) == (18, 18 if judge else 30)
+    assert rounds.open_round(run, "", NOW, "comparison").beside_gold == 0, "no judge votes in a comparison"
 
 
 def test_a_gold_file_that_changed_since_the_run_was_resolved_is_refused(sampled, tmp_path):
