@@ -12,7 +12,7 @@ import logging
 import tempfile
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -283,7 +283,10 @@ def _unsettled(entry: Entry, clock: float) -> str:
 
 
 def usable(data: bytes, ending: str, now: Preferences) -> str:
-    """What a file of pairs holds, in one line, as `preferences` would read it. Raises InputError if it could not."""
+    """What a file of pairs holds, in one line, as `preferences` would read it. Raises InputError if it could not.
+
+    Neither names the file: it is read from a copy, whose name means nothing to people.
+    """
     from pipelines.examples.comparisons import comparisons
     from pipelines.examples.reading import inspect, read_pairs
     from pipelines.examples.shapes import allowed
@@ -294,4 +297,9 @@ def usable(data: bytes, ending: str, now: Preferences) -> str:
         file.write_bytes(data)
         alone = now.model_copy(update={"data": str(file), "sources": {}})
         described = allowed(comparisons(now.criteria))
-        return inspect("the file", file.name, read_pairs(alone, shapes), shapes, described)
+        rows = (replace(row, place=row.place.removeprefix(f"{file.name} ")) for row in read_pairs(alone, shapes))
+        try:
+            return inspect("pairs", "it", rows, shapes, described).removeprefix("pairs: ")
+        except InputError as error:
+            why = str(error).removeprefix("pairs: ").removeprefix(f"preferences.data: {file.as_uri()}: ")
+            raise InputError(why) from None

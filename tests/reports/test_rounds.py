@@ -368,10 +368,12 @@ def test_dropped_files_that_cannot_be_learned_from_do_not_end_the_round(sampled,
     assert endings == [".jsonl", ".jsonl.gz", ".parquet"]
     told = {line.split(": ")[1].rpartition("/")[2]: line for line in caplog.messages if line.startswith("left out")}
     assert {*told} == {"cut.parquet", "cut.jsonl.gz", "empty.jsonl", "other.json", "growing.jsonl", "large.jsonl"}
-    assert "damaged at row" in told["cut.parquet"]
-    assert "holds no usable row (it is empty)" in told["empty.jsonl"]
+    place = run.store.full(rounds.DROPPED)
+    assert told["cut.parquet"].startswith(f"left out: {place}/cut.parquet: damaged at row")
+    assert told["empty.jsonl"].startswith(f"left out: {place}/empty.jsonl: it holds no usable row (it is empty)")
+    assert told["other.json"].startswith(f"left out: {place}/other.json: it holds no usable row (row 1: unknown shape")
     assert "changed in the last 60 seconds" in told["growing.jsonl"]
-    assert any("whole.parquet: the file: 50 usable rows" in line for line in caplog.messages)
+    assert any("whole.parquet: 50 usable rows" in line for line in caplog.messages)
     shapes = Counter()
     read = list(read_pairs(found.run.recipe.preferences, shapes))
     assert (len(read), shapes) == (150, {"log of accepted and rejected": 150}), "`preferences` reads all of them"
