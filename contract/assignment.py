@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from contract.feedback import HELD, VOTE, Ballots, Held, Vote, by_item, key_of
+from contract.feedback import HELD, JUDGE, VOTE, Ballots, Held, Vote, by_item, key_of
 from contract.settings.feedback import Rating
 
 TRIED = 50
@@ -48,13 +48,14 @@ class Offer:
 class Progress:
     """Of a round: votes that count towards its items, and how many it needs. Of a person: votes, and what is left.
 
-    left: items that the person could rate now, with those to be rated a second time.
+    left: items that the person could rate now, with those to be rated a second time. by_models: of `done`.
     """
 
     done: int
     needed: int
     mine: int
     left: int
+    by_models: int = 0
 
 
 @dataclass(frozen=True)
@@ -217,6 +218,7 @@ class Desk:
     def progress(self) -> Progress:
         """How far the round and the person are."""
         done = people_of(self.ballots.counting)
+        models = people_of([vote for vote in self.ballots.counting if vote.annotator.startswith(JUDGE)])
         kept = sum(min(done[item], needed) for item, needed in self.items.items())
         open_now = {*self._begun(), *(item for item, _ in self._fresh)}
         return Progress(
@@ -224,6 +226,7 @@ class Desk:
             needed=sum(self.items.values()),
             mine=sum(len(votes) for votes in self.mine.values()),
             left=len(open_now) + len(self.again()),
+            by_models=sum(min(models[item], needed) for item, needed in self.items.items()),
         )
 
 

@@ -144,7 +144,7 @@ def test_who_rates_without_a_slot_counts_as_one_of_the_people() -> None:
     for item in room.items:
         room.vote("judge:m", Offer(item, 0))
     assert room.desk("ann").offers() == []
-    assert room.desk("ann").progress() == Progress(done=4, needed=4, mine=0, left=0)
+    assert room.desk("ann").progress() == Progress(done=4, needed=4, mine=0, left=0, by_models=4)
     room = Room(1, people=2, repeated=0, hold_minutes=30)
     room.vote("judge:m", Offer(IDS[0], 0))
     mine = room.show("ann")
@@ -165,7 +165,7 @@ def test_an_item_that_needs_fewer_people_is_complete_with_them() -> None:
     assert {(room.rate("ann") or Offer("", 0)).item for _ in range(2)} == {IDS[0], IDS[1]}
     assert room.show("ann") is None
     assert room.show("bob") is None
-    assert room.desk("bob").progress() == Progress(done=3, needed=3, mine=0, left=0)
+    assert room.desk("bob").progress() == Progress(done=3, needed=3, mine=0, left=0, by_models=1)
 
 
 def test_a_person_who_got_two_slots_counts_once() -> None:
