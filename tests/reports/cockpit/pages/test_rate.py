@@ -308,8 +308,11 @@ def test_the_page_says_which_votes_models_gave(visit, made):
 
 
 def test_without_a_round_the_page_says_so(visit, judged):
-    assert "No round is open" in visit.get("/rate").text
+    answer = visit.get("/rate")
+    assert "No round is open" in answer.text
+    assert "<h1>Rate</h1>" in answer.text
     answer = visit.get("/rate/runs/one")
+    assert "<h1>Rate</h1>" in answer.text
     assert (answer.status_code, "has opened no round" in answer.text) == (404, True)
     made = open_round(visit.store, "second")
     visit.store.write_bytes("feedback/torn/round.json", b"{")
