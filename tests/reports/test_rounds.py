@@ -119,8 +119,12 @@ def test_a_comparison_of_two_models_is_a_round_of_its_own_from_which_nothing_is_
     assert main(["compare", "--recipe", run.uri]) == 0
     [name] = {one.name for one in rounds_of(run)} - {learned.name}
     assert name.startswith("c001-")
-    assert capsys.readouterr().out.splitlines()[0] == f"{name}: 0 of 3 items have their votes, of 0 people"
-    made = feedback.read_round(run.store, name)
+    made, said = feedback.read_round(run.store, name), capsys.readouterr().out.splitlines()
+    assert said[0] == f"{name}: 0 of 3 items have their votes, of 0 people"
+    assert said[2] == (
+        f"without Airflow: python -m reports serve --store {run.store.uri}, then http://127.0.0.1:8090/rate/runs/{made.run}"
+    )
+    assert said[3].startswith("in Airflow: the tab Rate of a DAG run of this recipe")
     assert (made.purpose, made.run, made.files) == ("comparison", learned.run, learned.files)
     assert {one.name for one in rounds_of(run)} == {learned.name, name}
     for item in feedback.items(run.store, made):
