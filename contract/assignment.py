@@ -10,11 +10,11 @@ import datetime
 import hashlib
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from contract.feedback import HELD, VOTE, Ballots, Held, Vote, by_item, key_of
+from contract.feedback import HELD, JUDGE, VOTE, Ballots, Held, Vote, by_item, key_of
 from contract.settings.feedback import Rating
 
 TRIED = 50
@@ -48,21 +48,23 @@ class Offer:
 class Progress:
     """Of a round: votes that count towards its items, and how many it needs. Of a person: votes, and what is left.
 
-    left: items that the person could rate now, with those to be rated a second time.
+    left: items that the person could rate now, with those to be rated a second time. by_models: of `done`.
     """
 
     done: int
     needed: int
     mine: int
     left: int
+    by_models: int = 0
 
 
 @dataclass(frozen=True)
 class Desk:
-    """A round as one person sees it at one moment. items: the ids of the round's items, in their order."""
+    """A round as one person sees it at one moment. items: the ids of the round's items, in their order -> how many
+    people shall rate each."""
 
     rating: Rating
-    items: Sequence[str]
+    items: Mapping[str, int]
     ballots: Ballots
     annotator: str
     now: datetime.datetime
@@ -156,9 +158,9 @@ class Desk:
         """(How many people have rated an item or may still do so, the first free slot, or None if they are enough)."""
         busy = {slot: held.annotator for slot, held in self._holders.get(item, {}).items() if self._busy(held)}
         first_of = {name: slot for slot, name in sorted(busy.items(), reverse=True)}  # who got two slots needs one
-        people = self._raters.get(item, set()) | set(first_of)
-        free = [slot for slot in range(self.rating.people) if slot not in first_of.values()]
-        return len(people), free[0] if len(people) < self.rating.people else None
+        people, needed = self._raters.get(item, set()) | set(first_of), self.items[item]
+        free = [slot for slot in range(needed) if slot not in first_of.values()]
+        return len(people), free[0] if len(people) < needed else None
 
     def _hold(self, item: str, slot: int) -> Held:
         """The file that gives a free slot to the person."""
@@ -216,14 +218,15 @@ class Desk:
     def progress(self) -> Progress:
         """How far the round and the person are."""
         done = people_of(self.ballots.counting)
-        known = set(self.items)
-        kept = sum(min(count, self.rating.people) for item, count in done.items() if item in known)
+        models = people_of([vote for vote in self.ballots.counting if vote.annotator.startswith(JUDGE)])
+        kept = sum(min(done[item], needed) for item, needed in self.items.items())
         open_now = {*self._begun(), *(item for item, _ in self._fresh)}
         return Progress(
             done=kept,
-            needed=len(self.items) * self.rating.people,
+            needed=sum(self.items.values()),
             mine=sum(len(votes) for votes in self.mine.values()),
             left=len(open_now) + len(self.again()),
+            by_models=sum(min(models[item], needed) for item, needed in self.items.items()),
         )
 
 

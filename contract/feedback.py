@@ -125,8 +125,8 @@ class Round(Stored):
 
     dag: the DAG whose people may vote; if it is empty, those of whichever DAG's run leads to the round. purpose: its
     votes are learned from, or tell which of two models is better. by_model: a model compares the replies, and people
-    are asked for none of its items. salt: what the order of the replies on pages is drawn with, which no page shows;
-    `open_round` draws it.
+    are asked for none of its items. beside_gold: judges that vote on every item but the gold ones. salt: what the order
+    of the replies on pages is drawn with, which no page shows; `open_round` draws it.
     """
 
     name: Annotated[str, Field(pattern=f"^{NAME.pattern}$")]
@@ -138,12 +138,17 @@ class Round(Stored):
     dag: Short = ""
     purpose: Purpose = "preferences"
     by_model: bool = False
+    beside_gold: Annotated[int, Field(ge=0, le=100)] = 0
     rating: Rating = Rating()
     salt: Annotated[str, Field(pattern="^([0-9a-f]{32})?$")] = ""
 
     @property
     def folder(self) -> str:
         return f"{FOLDER}/{self.name}"
+
+    def people(self, item: Item) -> int:
+        """How many people shall rate an item, judges among them. None may be left for a gold item."""
+        return max(0, self.rating.people - (self.beside_gold if item.gold else 0))
 
 
 class Held(Stored):

@@ -8,6 +8,7 @@ import argparse
 import datetime
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 
@@ -54,10 +55,15 @@ def compare(uri: str) -> None:
 
     Nothing is learned from it. A round that is there stays, so the command also says how far it is.
     """
+    from reports.cockpit.local import DAG
+
     run = open_run(uri)
     made = rounds.open_round(run, "", datetime.datetime.now(datetime.UTC), "comparison")
     print(f"{made.name}: {rounds.votes(run.store, made.name)}")
-    print(f"people vote on the page Rate of the run {made.run}; its page Models compared has the result")
+    served = shlex.join(["python", "-m", "reports", "serve", "--store", run.store.uri])
+    print("people vote on the page Rate, and its page Models compared has the result:")
+    print(f"without Airflow: {served}, then http://127.0.0.1:{PORT}/rate/{DAG}/{made.run}")
+    print("in Airflow: the tab Rate of a DAG run of this recipe; Airflow has none of a run that was resolved by hand")
 
 
 def freeze(store: Store, name: str, thresholds: Mapping[str, float]) -> None:

@@ -100,7 +100,8 @@ class Sheet:
 def sheet(store: Store, made: Round, annotator: str, now: datetime.datetime) -> Sheet:
     """A round as one person sees it, without an item."""
     items = feedback.items(store, made)
-    return Sheet(made, Desk(made.rating, [*items], feedback.ballots(store, made), annotator, now), items)
+    needed = {name: made.people(item) for name, item in items.items()}
+    return Sheet(made, Desk(made.rating, needed, feedback.ballots(store, made), annotator, now), items)
 
 
 def offered(store: Store, found: Sheet) -> Sheet:

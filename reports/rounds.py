@@ -12,7 +12,7 @@ import logging
 import tempfile
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +87,8 @@ def open_round(run: Run, dag: str, now: datetime.datetime, purpose: Purpose = "p
         made_by=made.path,
         dag=dag,
         purpose=purpose,
+        # `sample.judge` votes on what `sample` made, and in no comparison.
+        beside_gold=int(purpose == "preferences" and run.recipe.sample.judge is not None),
         rating=run.recipe.feedback.rating,
     )
     return feedback.open_round(run.store, found)
@@ -121,7 +123,7 @@ def votes(store: Store, name: str) -> Votes:
     items, counting = feedback.items(store, made), feedback.ballots(store, made).counting
     done = people_of(counting)
     voted = {vote.annotator for vote in counting if not vote.skipped}
-    return Votes(sum(done[item] >= made.rating.people for item in items), len(items), len(voted))
+    return Votes(sum(done[name] >= made.people(item) for name, item in items.items()), len(items), len(voted))
 
 
 @dataclass(frozen=True)
@@ -281,7 +283,10 @@ def _unsettled(entry: Entry, clock: float) -> str:
 
 
 def usable(data: bytes, ending: str, now: Preferences) -> str:
-    """What a file of pairs holds, in one line, as `preferences` would read it. Raises InputError if it could not."""
+    """What a file of pairs holds, in one line, as `preferences` would read it. Raises InputError if it could not.
+
+    Neither names the file: it is read from a copy, whose name means nothing to people.
+    """
     from pipelines.examples.comparisons import comparisons
     from pipelines.examples.reading import inspect, read_pairs
     from pipelines.examples.shapes import allowed
@@ -292,4 +297,9 @@ def usable(data: bytes, ending: str, now: Preferences) -> str:
         file.write_bytes(data)
         alone = now.model_copy(update={"data": str(file), "sources": {}})
         described = allowed(comparisons(now.criteria))
-        return inspect("the file", file.name, read_pairs(alone, shapes), shapes, described)
+        rows = (replace(row, place=row.place.removeprefix(f"{file.name} ")) for row in read_pairs(alone, shapes))
+        try:
+            return inspect("pairs", "it", rows, shapes, described).removeprefix("pairs: ")
+        except InputError as error:
+            why = str(error).removeprefix("pairs: ").removeprefix(f"preferences.data: {file.as_uri()}: ")
+            raise InputError(why) from None

@@ -241,6 +241,11 @@ class User:
             raise Refused(409, f"Airflow has started no run of {dag_id}.")
         return str(made.run_id)
 
+    def is_paused(self, dag_id: str) -> bool:
+        from airflow.models.dag import DagModel
+
+        return dag_id in DagModel.get_paused_dag_ids([dag_id])
+
     def airflow(self, dag_id: str, run_id: str, task_id: str, map_index: int) -> str:
         task = f"/tasks/{quote(task_id, safe='')}" if task_id else ""
         mapped = f"/mapped/{map_index}" if task and map_index >= 0 else ""

@@ -9,11 +9,13 @@ from airflow.sdk import Asset, TaskGroup, TriggerRule, conf, get_current_context
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from contract import ablation
+from contract.approval import without_ppo
 from contract.benchmarks import KNOWN
+from contract.errors import NotReadyError
 from contract.headline import omitted
 from contract.manifest import find
 from contract.offered import recipe_uri
-from contract.plan import open_run
+from contract.plan import Run, open_run
 from contract.recipe import load
 from contract.sources import list_snapshots
 from contract.stages import ALIGNING, STAGES, Plane
@@ -132,6 +134,8 @@ def resolve() -> str:
         log.info("%s", uses(request, recipe))
         run = fulfil(request, recipe, f"{context['dag'].dag_id}.{context['run_id']}")
         hide(run.recipe.crawl.source)
+        if context["dag"].dag_id == "feedback":
+            _require_model(run)
     files = sum(len(segment.files) for segment in run.segments)
     log.info("run: %s", run.uri)
     log.info("crawl: %s, %d files in %d segments", ", ".join(run.recipe.snapshots), files, len(run.segments))
@@ -139,6 +143,21 @@ def resolve() -> str:
     event.extra = {"recipe": run.uri, "uses": uses(request, run.recipe)}
     event.add_partitions(crawl_of(run))
     return run.uri
+
+
+def _require_model(run: Run) -> None:
+    """Raise NotReadyError if the model that replies in a round is not there, as after an override of its training."""
+    own = run.recipe.sample
+    names, sampled = {*own.models, own.judge}, run.task("sample")
+    if find(run.store, sampled) or not ("aligned" in names or ("last" in names and own.last is None)):
+        return
+    gate = find(run.store, run.task("gate"))
+    (needed,) = sampled.read(run.recipe.align)
+    if find(run.store, needed) is None and not (gate and without_ppo(run.store, gate, needed)):
+        raise NotReadyError(
+            f"a round needs the finished model, and {needed.stage} of this recipe is not done; an override of its "
+            "training makes another model: leave it out, or run the DAG align with it first"
+        )
 
 
 @task(pool=POOLS["spark"])  # where Spark can start

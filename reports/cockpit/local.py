@@ -69,6 +69,9 @@ class Local:
             "Runs are started in Airflow, or by hand: python -m contract resolve, then python -m contract commands.",
         )
 
+    def is_paused(self, dag_id: str) -> bool:
+        return False
+
     def airflow(self, dag_id: str, run_id: str, task_id: str, map_index: int) -> str:
         return ""
 

@@ -107,6 +107,9 @@ class Visitor(Protocol):
         started.
         """
 
+    def is_paused(self, dag_id: str) -> bool:
+        """Whether a DAG is switched off, so that its runs wait. False without Airflow."""
+
     def airflow(self, dag_id: str, run_id: str, task_id: str, map_index: int) -> str:
         """The address of Airflow's page on a run, on one of its tasks, or with an empty run_id on the DAG's runs.
 

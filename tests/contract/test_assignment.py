@@ -25,9 +25,11 @@ class Room:
     def __init__(self, items: int, **rating: Any) -> None:
         self.rating, self.items = Rating(**rating), IDS[:items]
         self.ballots, self.now = Ballots(), NOW
+        self.other: dict[str, int] = {}  # item -> how many people shall rate it, unless as many as the others
 
     def desk(self, annotator: str) -> Desk:
-        return Desk(self.rating, self.items, self.ballots, annotator, self.now)
+        needed = dict.fromkeys(self.items, self.rating.people) | self.other
+        return Desk(self.rating, needed, self.ballots, annotator, self.now)
 
     def show(self, annotator: str) -> Offer | None:
         """What a person gets when the page is loaded; it is held for them."""
@@ -142,7 +144,7 @@ def test_who_rates_without_a_slot_counts_as_one_of_the_people() -> None:
     for item in room.items:
         room.vote("judge:m", Offer(item, 0))
     assert room.desk("ann").offers() == []
-    assert room.desk("ann").progress() == Progress(done=4, needed=4, mine=0, left=0)
+    assert room.desk("ann").progress() == Progress(done=4, needed=4, mine=0, left=0, by_models=4)
     room = Room(1, people=2, repeated=0, hold_minutes=30)
     room.vote("judge:m", Offer(IDS[0], 0))
     mine = room.show("ann")
@@ -154,6 +156,16 @@ def test_who_rates_without_a_slot_counts_as_one_of_the_people() -> None:
     room.vote("ann", mine)
     assert room.show("cat") is None
     assert room.desk("bob").may_vote(theirs.item, 0), "who has the item may still vote"
+
+
+def test_an_item_that_needs_fewer_people_is_complete_with_them() -> None:
+    room = Room(3, people=2, repeated=0)
+    room.other = {IDS[1]: 1, IDS[2]: 0}
+    room.vote("judge:m", Offer(IDS[0], 0))
+    assert {(room.rate("ann") or Offer("", 0)).item for _ in range(2)} == {IDS[0], IDS[1]}
+    assert room.show("ann") is None
+    assert room.show("bob") is None
+    assert room.desk("bob").progress() == Progress(done=3, needed=3, mine=0, left=0, by_models=1)
 
 
 def test_a_person_who_got_two_slots_counts_once() -> None:

@@ -149,6 +149,13 @@ def user(role="ADMIN", root="/air"):
     return cockpit.User(SimpleAuthManagerUser(username="ann", role=role), root)
 
 
+def test_a_dag_is_paused_as_airflow_says(client, database):
+    with database() as opened:
+        opened.add(DagModel(dag_id="feedback", bundle_name="b", is_paused=True))
+        opened.add(DagModel(dag_id="corpus", bundle_name="b", is_paused=False))
+    assert [user().is_paused(dag) for dag in ("feedback", "corpus", "none")] == [True, False, False]
+
+
 def test_rights_are_those_of_the_auth_manager(client):
     assert [(user(role).may_read("corpus"), user(role).may_edit("corpus")) for role in ("ADMIN", "VIEWER", None)] == [
         (True, True),

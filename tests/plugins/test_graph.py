@@ -11,7 +11,7 @@ from contract import fetch, sources
 from contract.digest import split_digest
 from contract.manifest import Attempt
 from contract.plan import open_run
-from contract.results import Ppo, Sft
+from contract.results import Gate, Ppo, Sft
 from contract.sources import Segment, Source
 from gristmill_airflow import alerts, graph
 from gristmill_airflow.assets import ALIGNED, CRAWL, RESOLVED, SEEN, TOLD
@@ -162,6 +162,35 @@ def test_a_wrong_request_fails_the_task_for_good(context):
     context["params"]["overrides"] = ["filter.min_word=1"]
     with pytest.raises(AirflowFailException, match=r"filter\.min_word: unknown key"):
         graph.resolve.function()
+
+
+def test_a_round_needs_the_finished_model(context, resolve_run, tmp_path):
+    done, gate, shut = resolve_run(tmp_path / "crawl"), Gate.model_construct, "ppo of this recipe is not done"
+    Attempt(done, done.task("gate")).commit([], result=gate(open=True, accuracy=0.7, low=0.6, high=0.8, threshold=0.5))
+    context["dag"].dag_id = "feedback"
+    context["params"] |= {"recipe": None, "run": done.uri, "overrides": []}
+    with pytest.raises(AirflowFailException, match=shut):
+        graph.resolve.function()
+    Attempt(done, done.task("ppo")).commit([], result=Ppo.model_construct(reward_first=0.0, reward_last=1.0))
+    assert graph.resolve.function() == done.uri
+    context["params"]["overrides"] = ["ppo.steps=4"]
+    with pytest.raises(AirflowFailException, match=shut):
+        graph.resolve.function()
+    context["params"]["overrides"] = ["ppo.steps=4", "sample.models=[sft]"]
+    context["run_id"] = "manual__of_sft"
+    assert open_run(graph.resolve.function()).recipe.ppo.steps == 4
+    context["params"]["overrides"] = ["ppo.steps=5"]
+    context["run_id"], context["dag"].dag_id = "manual__align", "align"
+    assert open_run(graph.resolve.function()).recipe.ppo.steps == 5
+
+
+def test_a_round_goes_by_the_tuned_model_where_the_gate_is_closed(context, resolve_run, tmp_path):
+    done = resolve_run(tmp_path / "crawl")
+    shut = Gate.model_construct(open=False, accuracy=0.5, low=0.4, high=0.6, threshold=0.55)
+    Attempt(done, done.task("gate")).commit([], result=shut)
+    context["dag"].dag_id = "feedback"
+    context["params"] |= {"recipe": None, "run": done.uri, "overrides": []}
+    assert graph.resolve.function() == done.uri
 
 
 def test_edges_lead_from_what_a_stage_reads_or_from_the_first_task():

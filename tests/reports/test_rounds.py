@@ -32,7 +32,7 @@ from pipelines.examples.shapes import PROMPTS as SHAPES
 from pipelines.examples.votes import read_votes
 from reports import rounds
 from reports.__main__ import main
-from reports.rating import closed, rounds_of, strengths
+from reports.rating import closed, rounds_of, sheet, strengths
 
 NOW = datetime.datetime(2026, 3, 1, 12, tzinfo=datetime.UTC)
 PROMPTS = ("one", "two", "three")
@@ -119,8 +119,12 @@ def test_a_comparison_of_two_models_is_a_round_of_its_own_from_which_nothing_is_
     assert main(["compare", "--recipe", run.uri]) == 0
     [name] = {one.name for one in rounds_of(run)} - {learned.name}
     assert name.startswith("c001-")
-    assert capsys.readouterr().out.splitlines()[0] == f"{name}: 0 of 3 items have their votes, of 0 people"
-    made = feedback.read_round(run.store, name)
+    made, said = feedback.read_round(run.store, name), capsys.readouterr().out.splitlines()
+    assert said[0] == f"{name}: 0 of 3 items have their votes, of 0 people"
+    assert said[2] == (
+        f"without Airflow: python -m reports serve --store {run.store.uri}, then http://127.0.0.1:8090/rate/runs/{made.run}"
+    )
+    assert said[3].startswith("in Airflow: the tab Rate of a DAG run of this recipe")
     assert (made.purpose, made.run, made.files) == ("comparison", learned.run, learned.files)
     assert {one.name for one in rounds_of(run)} == {learned.name, name}
     for item in feedback.items(run.store, made):
@@ -164,6 +168,27 @@ def test_gold_items_of_the_recipe_are_among_the_items_and_leave_out_who_votes_ag
             values = {"round": made.name, "item": item.id, "annotator": person, "ranks": ranks}
             feedback.cast(run.store, made, Vote(**values, showing=0, shown=(0, 1), when=NOW))
     assert set(rounds.collect(run, made, "next").left_out) == {"eve"}
+
+
+@pytest.mark.parametrize(("judge", "done"), [("sft", 15), (None, 3)])
+def test_a_judge_who_votes_on_no_gold_item_leaves_none_open(sampled, tmp_path, judge, done):
+    pairs = [{"prompt": f"known {number}", "chosen": "right", "rejected": "wrong"} for number in range(20)]
+    (tmp_path / "gold.jsonl").write_text("".join(json.dumps(one) + "\n" for one in pairs))
+    run = sampled(
+        {"sample.gold": str(tmp_path / "gold.jsonl"), "sample.gold_items": 12, "sample.judge": judge},
+        models=("ppo/b", "sft/a"),
+    )
+    made = rounds.open_round(run, "feedback", NOW)
+    everybody(run, made, ["judge:sft", "ann"])
+    known = [item for item in feedback.items(run.store, made).values() if item.gold]
+    for item in known:
+        vote = Vote(round=made.name, item=item.id, annotator="ann", showing=0, shown=(0, 1), ranks=(1, 2), when=NOW)
+        feedback.cast(run.store, made, vote)
+    found = rounds.votes(run.store, made.name)
+    assert (found.done, found.items, found.complete) == (done, 15, done == 15)
+    progress = sheet(run.store, made, "bob", NOW).desk.progress()
+    assert (progress.done, progress.needed) == (18, 18 if judge else 30)
+    assert rounds.open_round(run, "", NOW, "comparison").beside_gold == 0, "no judge votes in a comparison"
 
 
 def test_a_gold_file_that_changed_since_the_run_was_resolved_is_refused(sampled, tmp_path):
@@ -347,10 +372,12 @@ def test_dropped_files_that_cannot_be_learned_from_do_not_end_the_round(sampled,
     assert endings == [".jsonl", ".jsonl.gz", ".parquet"]
     told = {line.split(": ")[1].rpartition("/")[2]: line for line in caplog.messages if line.startswith("left out")}
     assert {*told} == {"cut.parquet", "cut.jsonl.gz", "empty.jsonl", "other.json", "growing.jsonl", "large.jsonl"}
-    assert "damaged at row" in told["cut.parquet"]
-    assert "holds no usable row (it is empty)" in told["empty.jsonl"]
+    place = run.store.full(rounds.DROPPED)
+    assert told["cut.parquet"].startswith(f"left out: {place}/cut.parquet: damaged at row")
+    assert told["empty.jsonl"].startswith(f"left out: {place}/empty.jsonl: it holds no usable row (it is empty)")
+    assert told["other.json"].startswith(f"left out: {place}/other.json: it holds no usable row (row 1: unknown shape")
     assert "changed in the last 60 seconds" in told["growing.jsonl"]
-    assert any("whole.parquet: the file: 50 usable rows" in line for line in caplog.messages)
+    assert any("whole.parquet: 50 usable rows" in line for line in caplog.messages)
     shapes = Counter()
     read = list(read_pairs(found.run.recipe.preferences, shapes))
     assert (len(read), shapes) == (150, {"log of accepted and rejected": 150}), "`preferences` reads all of them"

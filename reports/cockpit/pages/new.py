@@ -268,6 +268,7 @@ def _form(
         followers=asking.FOLLOWERS.get(dag, ()),
         commands=commands or [],
         started=started,
+        paused=bool(started) and ask.visitor.is_paused(dag),
         started_at=ask.airflow(dag, started) if started else "",
         in_airflow=bool(ask.airflow(dag, "any")),
         may=ask.visitor.may_edit(dag),

@@ -107,7 +107,7 @@ def newest(ask: Ask) -> Answer:
         found += [listed] if known else []
     for listed in found[:1]:
         return ask.go("rate", listed.dag_id, listed.run_id)
-    raise Refused(404, "No round is open. When a run asks for votes, its items appear here.")
+    raise Refused(404, "No round is open. When a run asks for votes, its items appear here.", page.title)
 
 
 @page.get("/{dag_id}/{run_id}")
@@ -133,7 +133,7 @@ def _round(run: Run, name: str) -> Round:
         if name in ("", one.name):
             return one
     why = f"This run has no round {name}." if known else "This run has opened no round for votes yet."
-    raise Refused(404, f"{why} When it asks for votes, its items appear here.")
+    raise Refused(404, f"{why} When it asks for votes, its items appear here.", page.title)
 
 
 def _may_vote(ask: Asking, dag_id: str, made: Round) -> bool:

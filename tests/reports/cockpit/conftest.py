@@ -27,6 +27,7 @@ class Reader(Local):
         self.recorded: list[tuple[str, str, str, dict[str, object]]] = []
         self.triggered: list[tuple[str, dict[str, object], str | None]] = []
         self.started: set[str] = set()
+        self.paused: set[str] = set()  # DAGs that are switched off
 
     def may_read(self, dag_id: str) -> bool:
         return self.reads and super().may_read(dag_id)
@@ -47,6 +48,9 @@ class Reader(Local):
             self.triggered.append((dag_id, dict(conf), partition_key))
         self.started.add(run_id or f"manual__{len(self.started)}")
         return run_id or "manual__started"
+
+    def is_paused(self, dag_id: str) -> bool:
+        return dag_id in self.paused
 
     def airflow(self, dag_id: str, run_id: str, task_id: str, map_index: int) -> str:
         return f"/dags/{dag_id}/runs/{run_id}" + (f"/tasks/{task_id}" if task_id else "")

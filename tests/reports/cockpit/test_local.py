@@ -44,6 +44,7 @@ def test_there_is_no_airflow(judged):
     assert not visitor.may_read("another")
     with pytest.raises(Refused, match="Runs are started in Airflow"):
         visitor.trigger("corpus", {})
+    assert not visitor.is_paused("feedback")
 
 
 @pytest.mark.parametrize(("host", "status"), [

@@ -150,6 +150,17 @@ def test_a_start_triggers_the_dag_with_the_forms_values_and_is_recorded(visit, o
     assert '<a href="/dags/corpus/runs/manual__started" data-airflow>' in page.text
 
 
+def test_a_run_of_a_dag_that_is_switched_off_is_said_to_wait(visit, own):
+    visit.visitor.paused = {"feedback"}
+    waits = visit.get("/new", dag="feedback", started="manual__started").text
+    assert "waits, because the DAG feedback is switched off." in waits
+    assert "has started" not in waits
+    goes = visit.get("/new", dag="corpus", started="manual__started").text
+    assert "has started." in goes
+    assert "switched off" not in goes
+    assert "switched off" not in visit.get("/new", dag="feedback").text
+
+
 def test_a_continued_run_is_triggered_by_the_uri_that_the_server_knows(visit, own):
     visit.post("/new/start/align", start="run", earlier="runs/one", overrides="ppo.steps=3")
     [(dag, conf, key)] = visit.visitor.triggered

@@ -297,9 +297,22 @@ def test_a_form_of_another_site_is_refused(visit, made):
     assert (answer.status_code, votes(visit, made)) == (403, ())
 
 
+def test_the_page_says_which_votes_models_gave(visit, made):
+    assert "0 of 12 votes. You" in visit.get("/rate/runs/one").text
+    [first, *_] = feedback.items(visit.store, made)
+    vote = Vote(
+        round=made.name, item=first, annotator="judge:m", showing=0, shown=(0, 1), ranks=(1, 2), when=made.opened
+    )
+    feedback.cast(visit.store, made, vote)
+    assert "1 of 12 votes, 1 of them by models. You: 0 votes" in visit.get("/rate/runs/one").text
+
+
 def test_without_a_round_the_page_says_so(visit, judged):
-    assert "No round is open" in visit.get("/rate").text
+    answer = visit.get("/rate")
+    assert "No round is open" in answer.text
+    assert "<h1>Rate</h1>" in answer.text
     answer = visit.get("/rate/runs/one")
+    assert "<h1>Rate</h1>" in answer.text
     assert (answer.status_code, "has opened no round" in answer.text) == (404, True)
     made = open_round(visit.store, "second")
     visit.store.write_bytes("feedback/torn/round.json", b"{")
