@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from contract.plan import Run
-from tests.reports.answered import HOSTILE, answer, complete, records, tasks
+from tests.reports.answered import HOSTILE, answer, complete, records, tasks, tell
 
 
 @pytest.fixture
@@ -45,6 +45,13 @@ def test_the_table_has_every_score_and_what_was_lost(visit: Any, run: Run) -> No
     assert "gsm8k 90 items 0 items 10 items 0 items 2" in page
     assert visit.get("/abilities").text == visit.get("/abilities/runs/one").text
     assert 'href="/abilities/runs/one/mbpp"' in visit.get("/abilities/runs/one").text
+
+
+def test_scores_of_several_outputs_stand_below_the_benchmark(visit: Any, run: Run) -> None:
+    tell(run, {"sft": {"mbpp": records("mbpp", "code", [1.0] * 20, samples=2)}})
+    page = text_of(visit.get("/abilities/runs/one"))
+    assert "mbpp , 5-shot" not in page
+    assert "mbpp, pass@1 100.0 (56.6 to 100.0) 20" in page
 
 
 def test_a_run_that_asks_nothing_says_so(visit: Any, resolve_run: Callable[..., Run], crawl: Path) -> None:
