@@ -67,11 +67,15 @@ def test_before_the_report_the_page_says_what_is_done(visit: Any, run: Run) -> N
     answer(run, "sft", "gsm8k", records("gsm8k", "maths", [1.0, 0.0]))
     answer(run, "aligned", "gsm8k", [], left_out="the gate is closed")
     page = text_of(visit.get("/abilities/runs/one"))
-    assert "abilities all is not done" in page
+    assert "2 of 6 answers are there; the report comes when all are." in page
+    assert "abilities all is not done" not in page
     assert "sft gsm8k 50.0" in page
     assert "aligned gsm8k - 0 the gate is closed" in page
     assert "pretrain mbpp - - not done yet" in page
     assert "not done yet" in text_of_error(visit.get("/abilities/runs/one/mbpp"), 404)
+    for model, benchmark in (("sft", "mbpp"), ("aligned", "mbpp"), ("pretrain", "gsm8k"), ("pretrain", "mbpp")):
+        answer(run, model, benchmark, records(benchmark, "code", [1.0]))
+    assert "abilities all is not done" in text_of(visit.get("/abilities/runs/one")), "every answer is there"
 
 
 def text_of_error(answer: Any, status: int) -> str:
