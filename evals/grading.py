@@ -233,10 +233,12 @@ def scored(scores: Sequence[float], sources: Sequence[Hashable], confidence: flo
     """The mean with its interval, which takes items of one source as a cluster.
 
     Wilson's interval for shares, with the number of trials that the items are; else the ratio estimate's over clusters.
+    Scores that are all alike show no spread, which is no certainty: they have Wilson's, too, since no scores from 0 to
+    1 with their mean spread more than those that are 0 or 1.
     """
     clusters = clusters_of(sources)
     mean = math.fsum(scores) / len(scores)
-    if all(one in (0, 1) for one in scores):
+    if all(one in (0, 1) for one in scores) or min(scores) == max(scores):
         number = trials_of(scores, clusters, confidence)
         low, high = wilson(mean * number, number, confidence)
     else:
