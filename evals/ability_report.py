@@ -13,7 +13,7 @@ from contract.contamination import Found, Searched
 from contract.errors import DamagedError
 from contract.printable import printable
 from evals.abilities import Change, Results, Row, alignment_tax, balance, below, closing, table, told, untold
-from evals.grading import Score
+from evals.grading import Score, of_several
 from evals.intervals import CONFIDENCE
 from evals.leaks import Gap, Split, split
 
@@ -43,7 +43,8 @@ class Report:
 
     bounded: whether the recipe bounds what the aligned model may lose or must reach. closing: why it is to be kept back
     by these bounds. judged: sentences on the aligned model's win rates. untold: abilities that `max_drop` cannot hold
-    to anything, since they have too few sources. shots: benchmark -> examples before an item.
+    to anything, since they have too few sources. shots: benchmark -> examples before an item. several: benchmark ->
+    `pass@K`, `majority` or `best by reward` -> model -> its score, where items have several outputs.
     """
 
     models: tuple[str, ...]
@@ -58,6 +59,7 @@ class Report:
     contamination: tuple[Contamination, ...]
     untold: tuple[str, ...] = ()
     shots: Mapping[str, int] = field(default_factory=dict)
+    several: Mapping[str, Mapping[str, Mapping[str, Score]]] = field(default_factory=dict)
 
 
 @cache
@@ -111,6 +113,7 @@ def put_together(
         contamination=tuple(_contamination(results, name, searched.get(name), confidence) for name in names),
         untold=() if max_drop is None else tuple(untold(changes, ALIGNED, TUNED)),
         shots=dict(shots or {}),
+        several={name: found for name in names if (found := _several(results, name, confidence))},
     )
 
 
@@ -124,6 +127,14 @@ def _extracted(results: Results, name: str) -> dict[str, float]:
         for model, asked in results.items()
         if name in asked
     }
+
+
+def _several(results: Results, name: str, confidence: float) -> dict[str, dict[str, Score]]:
+    found: dict[str, dict[str, Score]] = {}
+    for model, asked in results.items():
+        for what, one in of_several(asked[name], confidence).named.items() if name in asked else ():
+            found.setdefault(what, {})[model] = one
+    return found
 
 
 def _contamination(
@@ -155,7 +166,10 @@ def markdown(report: Report, name: str, figures: Sequence[tuple[str, str]] = ())
 
 
 def ability_table(report: Report) -> list[str]:
-    """A row for each ability and each benchmark: every model's score in percent with its interval, and n."""
+    """A row for each ability and each benchmark: every model's score in percent with its interval, and n.
+
+    Below a benchmark whose items have several outputs stand pass@k, the majority's score, and that of the best.
+    """
     lines = [
         f"Scores in percent with {report.confidence:.0%} intervals over sources. There is no average over abilities.",
         "",
@@ -166,10 +180,16 @@ def ability_table(report: Report) -> list[str]:
         shots = report.shots.get(row.benchmark or "")
         of_shots = "" if shots is None else f", {shots}-shot"
         label = f"**{cell(row.ability)}**" if row.benchmark is None else cell(row.benchmark) + of_shots
-        first = next((one for one in row.scores.values() if one), None)
-        scores = " | ".join(shown(row.scores.get(model)) for model in report.models)
-        lines.append(f"| {label} | {scores} | {first.n if first else 0:,} | {first.sources if first else 0:,} |")
+        lines.append(_score_row(label, row.scores, report.models))
+        for what, several in report.several.get(row.benchmark or "", {}).items():
+            lines.append(_score_row(f"{cell(row.benchmark or '')}, {what}", several, report.models))
     return lines
+
+
+def _score_row(label: str, scores: Mapping[str, Score | None], models: Sequence[str]) -> str:
+    first = next((one for one in scores.values() if one), None)
+    cells = " | ".join(shown(scores.get(model)) for model in models)
+    return f"| {label} | {cells} | {first.n if first else 0:,} | {first.sources if first else 0:,} |"
 
 
 def shown(score: Score | None) -> str:

@@ -12,7 +12,7 @@ from contract.benchmarks import ABILITIES
 from contract.errors import InputError
 from evals.ablation import holm
 from evals.grading import clusters_of, grouped
-from evals.intervals import CONFIDENCE
+from evals.intervals import CONFIDENCE, wilson
 from evals.records import Record
 
 DRAWS = 10_000
@@ -187,11 +187,16 @@ def bootstrap(
 ) -> tuple[float, float]:
     """The percentile interval of the mean gap over clusters drawn with replacement (Efron 1979): (low, high).
 
-    With one cluster nothing is known: (-1, 1).
+    With one cluster nothing is known: (-1, 1). Gaps that are all alike would have an interval without width, however
+    few they are. Theirs has room for as many other gaps as could be there unseen: of none in so many clusters Wilson's
+    interval ends at that share, and each of these gaps may be -1 or 1.
     """
     sums, sizes = _sums(gaps, clusters)
     if len(sums) < 2:
         return -1.0, 1.0
+    if min(gaps) == max(gaps):
+        unseen = wilson(0, float(sizes.sum() ** 2 / (sizes**2).sum()), confidence)[1]
+        return gaps[0] - (1 + gaps[0]) * unseen, gaps[0] + (1 - gaps[0]) * unseen
     random = np.random.default_rng(seed)
     means: list[np.ndarray] = []
     for _ in range(0, DRAWS, BATCH):

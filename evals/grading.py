@@ -34,6 +34,22 @@ class Score:
 
 
 @dataclass(frozen=True)
+class Several:
+    """Scores of items that have several outputs, as `Report` has them."""
+
+    pass_at: Mapping[int, Score]
+    majority: Score | None
+    best: Score | None
+
+    @property
+    def named(self) -> dict[str, Score]:
+        """The same by the names that tables use."""
+        more = {"majority": self.majority, "best by reward": self.best}
+        passed = {f"pass@{k}": one for k, one in self.pass_at.items()}
+        return passed | {name: one for name, one in more.items() if one}
+
+
+@dataclass(frozen=True)
 class Report:
     """What a task's outputs show. extraction_rate: the share of outputs in which an answer was found.
 
@@ -145,23 +161,34 @@ def report(records: Sequence[Record], confidence: float = CONFIDENCE, shots: int
     sources = [several[0].source for several in by_item.values()]
     means = [fmean(one.score for one in several) for several in by_item.values()]
     found = fmean(one.extracted is not None for one in records)
-    fewest = min(map(len, by_item.values()))
-    binary = all(one.score in (0, 1) for one in records)
-    pass_at = {}
-    if fewest > 1 and binary:
-        for k in (k for k in KS if k <= fewest):
-            each = [pass_at_k(len(some), sum(one.score == 1 for one in some), k) for some in by_item.values()]
-            pass_at[k] = scored(each, sources, confidence)
-    same = TASKS[name].same if name in TASKS else None
-    voted = best = None
-    if fewest > 1 and binary and same:
-        voted = scored([_vote(some, same) for some in by_item.values()], sources, confidence)
-    if fewest > 1 and all(one.reward is not None for one in records):
-        best = scored([_best(some) for some in by_item.values()], sources, confidence)
+    several = of_several(records, confidence)
     ability = records[0].ability
     bits = _bits_per_byte(records, confidence) if name == PERPLEXITY.name else None
     score = scored(means, sources, confidence)
-    return Report(name, ability, score, found, len(records), pass_at, voted, best, bits, shots)
+    return Report(
+        name, ability, score, found, len(records), several.pass_at, several.majority, several.best, bits, shots
+    )
+
+
+def of_several(records: Sequence[Record], confidence: float = CONFIDENCE) -> Several:
+    """What the records of one task show besides the mean; nothing where an item has one output alone."""
+    by_item = grouped(records)
+    sources = [some[0].source for some in by_item.values()]
+    fewest = min(map(len, by_item.values()))
+    if fewest < 2:
+        return Several({}, None, None)
+    binary = all(one.score in (0, 1) for one in records)
+    pass_at = {}
+    for k in (k for k in KS if binary and k <= fewest):
+        each = [pass_at_k(len(some), sum(one.score == 1 for one in some), k) for some in by_item.values()]
+        pass_at[k] = scored(each, sources, confidence)
+    same = TASKS[records[0].task].same if records[0].task in TASKS else None
+    voted = best = None
+    if binary and same:
+        voted = scored([_vote(some, same) for some in by_item.values()], sources, confidence)
+    if all(one.reward is not None for one in records):
+        best = scored([_best(some) for some in by_item.values()], sources, confidence)
+    return Several(pass_at, voted, best)
 
 
 def _bits_per_byte(records: Sequence[Record], confidence: float) -> Score | None:
@@ -206,10 +233,12 @@ def scored(scores: Sequence[float], sources: Sequence[Hashable], confidence: flo
     """The mean with its interval, which takes items of one source as a cluster.
 
     Wilson's interval for shares, with the number of trials that the items are; else the ratio estimate's over clusters.
+    Scores that are all alike show no spread, which is no certainty: they have Wilson's, too, since no scores from 0 to
+    1 with their mean spread more than those that are 0 or 1.
     """
     clusters = clusters_of(sources)
     mean = math.fsum(scores) / len(scores)
-    if all(one in (0, 1) for one in scores):
+    if all(one in (0, 1) for one in scores) or min(scores) == max(scores):
         number = trials_of(scores, clusters, confidence)
         low, high = wilson(mean * number, number, confidence)
     else:

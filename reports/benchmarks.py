@@ -54,6 +54,12 @@ def parts(run: Run) -> list[Part]:
     return found
 
 
+def waiting(asked: Sequence[Part]) -> str:
+    """How many answers the report still waits for, in a sentence; empty where it waits for none."""
+    there = sum(one.made is not None for one in asked)
+    return f"{there} of {len(asked)} answers are there; the report comes when all are." if there < len(asked) else ""
+
+
 def files(run: Run) -> list[File]:
     """The files of the report. Raises NotReadyError if `abilities` is not done, or had nothing to report."""
     made = need(run.store, run.task("abilities"))

@@ -1,8 +1,8 @@
 """Lets any model answer a benchmark, outside of any run: `python -m training ask TASK --model M --items F --out ROWS`.
 
-M is a folder of `transformers`, which brings its own tokenizer and chat template, or the manifest.json of a result: of
-pretrain, sft or a stage that aligns, or of a step of pretraining. The code is that of the stage `benchmark`. For more
-than one process: `deepspeed --num_accelerators N --module training ask ...`.
+M is a folder of `transformers`, which brings its own tokenizer and chat template, or a result in a store, its folder
+or its manifest.json: of pretrain, sft or a stage that aligns, or of a step of pretraining. The code is that of the
+stage `benchmark`. For more than one process: `deepspeed --num_accelerators N --module training ask ...`.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from training.answering import Asked, answer
 from training.benchmark import graded
 from training.engine.ranks import Ranks, StopFlag, join
 from training.engine.scratch import Scratch
-from training.models.opened import MANIFEST, Opened, open_folder, open_result
+from training.models.opened import RESULT, Opened, open_folder, open_result
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -34,7 +34,9 @@ def main(arguments: Sequence[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m training ask", description=__doc__)
     add_asking(parser)
-    parser.add_argument("--model", required=True, help="folder of transformers, or URI of a result's manifest.json")
+    parser.add_argument(
+        "--model", required=True, help="folder of transformers, or URI of a result: STORE/STAGE/FINGERPRINT/all"
+    )
     parser.add_argument(
         "--out", type=Path, required=True, help="a row for each output: JSONL, or Parquet if it ends so"
     )
@@ -54,7 +56,7 @@ def _ask(given: argparse.Namespace, stop: StopFlag) -> None:
         require()
     asked = Asked(given.samples, given.temperature, given.max_tokens, given.seed)
     ranks = join(stop)
-    found = MANIFEST.fullmatch(given.model)
+    found = RESULT.fullmatch(given.model)
     scratch = Scratch(Store(found["store"] if found else "."), "ask", ranks.share(uuid.uuid4().hex), ranks.local_rank)
     with scratch.held():
         opened = _opened(given, scratch, ranks)
@@ -71,7 +73,7 @@ def _ask(given: argparse.Namespace, stop: StopFlag) -> None:
 
 
 def _opened(given: argparse.Namespace, scratch: Scratch, ranks: Ranks) -> Opened:
-    found = MANIFEST.fullmatch(given.model)
+    found = RESULT.fullmatch(given.model)
     if found is None:
         return open_folder(scratch.fetch_all(given.model), given.model, "--model", given.dtype, ranks.device)
     try:

@@ -85,6 +85,32 @@ def test_the_number_of_examples_stands_beside_a_benchmark() -> None:
     assert parsed(dumped(report).encode(), "there").shots == {"gsm8k": 5}
 
 
+def test_scores_of_several_outputs_stand_below_the_benchmark() -> None:
+    def sampled(rewards: bool) -> list[Record]:
+        """Three outputs to each of two items: a wrong one that the reward model likes most, and two right ones."""
+        return [
+            replace(one, id=str(item), sample=at, extracted=str(score), reward=float(-at) if rewards else None)
+            for item in range(2)
+            for at, score in enumerate((0.0, 1.0, 1.0))
+            for one in rows([score])
+        ]
+
+    results = {"sft": {"gsm8k": sampled(rewards=False)}, "aligned": {"gsm8k": sampled(rewards=True)}}
+    report = put_together(results, ["sft", "aligned"], {})
+    means = {what: {model: one.mean for model, one in some.items()} for what, some in report.several["gsm8k"].items()}
+    assert means == {
+        "pass@1": {"sft": pytest.approx(2 / 3), "aligned": pytest.approx(2 / 3)},
+        "majority": {"sft": 1.0, "aligned": 1.0},
+        "best by reward": {"aligned": 0.0},
+    }
+    lines = markdown(report, "x").split("\n")
+    at = next(at for at, line in enumerate(lines) if line.startswith("| gsm8k |"))
+    assert lines[at + 1].startswith("| gsm8k, pass@1 | 66.7 (")
+    assert lines[at + 3].startswith("| gsm8k, best by reward | - | 0.0 (")
+    assert parsed(dumped(report).encode(), "there") == report
+    assert put_together({"sft": {"gsm8k": rows([1.0])}}, ["sft"], {}).several == {}
+
+
 def test_a_low_share_of_answers_found_is_told() -> None:
     results = {"sft": {"gsm8k": rows([0.0] * 5, found=False)}}
     assert "- gsm8k, sft: an answer was found in only 80.0 % of the outputs." in markdown(

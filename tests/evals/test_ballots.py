@@ -88,7 +88,7 @@ def test_the_command_judges_over_http(tmp_path: Path, served: Served, capsys: py
     assert main(given) == 0
     assert capsys.readouterr().out.splitlines()[:2] == [
         "all 3 pairs were judged",
-        "win rate 0.5000 [0.5000, 0.5000], n = 3",
+        "win rate 0.5000 [0.1253, 0.8747], n = 3",
     ]
     assert len((tmp_path / "b.jsonl").read_text().splitlines()) == 3
     assert len(served.asked) == 6

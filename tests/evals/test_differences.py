@@ -55,6 +55,15 @@ def test_the_bootstrap_interval_is_nearly_the_normal_one_and_wider_for_clusters(
     assert bootstrap([0.5], "a") == (-1, 1)
 
 
+def test_gaps_that_are_all_alike_have_an_interval_of_what_so_few_can_hide() -> None:
+    z2 = 1.959964**2
+    assert bootstrap([0.0] * 3, range(3)) == pytest.approx((-z2 / (3 + z2), z2 / (3 + z2)))
+    assert bootstrap([0.0] * 6, [0, 0, 1, 1, 2, 2]) == pytest.approx(bootstrap([0.0] * 3, range(3))), "three clusters"
+    assert bootstrap([0.0] * 1000, range(1000))[1] == pytest.approx(0.00383, abs=1e-5)
+    low, high = bootstrap([1.0] * 3, range(3))
+    assert (low, high) == (pytest.approx(1 - 2 * z2 / (3 + z2)), 1.0), "no gap is above 1"
+
+
 def test_an_ability_that_drops_is_flagged_there_and_nowhere_else() -> None:
     random = np.random.default_rng(3)
     first, second = [], []

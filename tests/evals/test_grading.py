@@ -170,3 +170,12 @@ def test_a_report_is_of_one_task() -> None:
         report(rows)
     with pytest.raises(InputError, match="none"):
         report([])
+
+
+def test_scores_that_are_all_alike_are_no_certainty() -> None:
+    made = scored([0.5] * 3, range(3))
+    assert (made.mean, made.low, made.high) == (0.5, *wilson(1.5, 3))
+    twice = scored([0.5] * 6, ["a", "a", "b", "b", "c", "c"])
+    assert (twice.low, twice.high) == pytest.approx((made.low, made.high)), "each source counts once"
+    many = scored([0.5] * 1000, range(1000))
+    assert many.high - many.low < 0.07

@@ -31,7 +31,7 @@ def test_outputs_are_graded(files: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert graded(files, "good", "--out", str(files / "good.parquet")) == 0
     said = capsys.readouterr()
     assert said.out == (
-        "gsm8k (maths): 0.9000 [0.7695, 0.9604], n = 40 of 40 sources\n  extraction rate 90.0% of 40 outputs, 0-shot\n"
+        "gsm8k (maths): 0.9000 [0.7695, 0.9604], n = 40 of 40 sources\n  extraction rate 90.0% of 40 outputs\n"
     )
     assert said.err == ""
     rows = read_records(files / "good.parquet")
@@ -41,6 +41,15 @@ def test_outputs_are_graded(files: Path, capsys: pytest.CaptureFixture[str]) -> 
         1,
         None,
     )
+
+
+def test_the_number_of_examples_is_told_only_where_they_are_given(
+    files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert graded(files, "good", "--shots", str(files / "gsm.jsonl"), "--k", "3") == 0
+    assert capsys.readouterr().out.endswith("of 40 outputs, 3-shot\n")
+    assert graded(files, "good", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["shots"] is None
 
 
 def test_a_low_extraction_rate_is_a_warning(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -64,7 +73,7 @@ def test_several_outputs_are_told_by_pass_at_k_votes_and_rewards(
         "  pass@1: 0.5000",
         "  majority of 3 outputs: 0.5000",
         "  best of 3 outputs by reward: 1.0000",
-        "  extraction rate 100.0% of 6 outputs, 0-shot",
+        "  extraction rate 100.0% of 6 outputs",
     ]
 
 

@@ -59,7 +59,7 @@ def test_a_result_answers_as_in_the_stage(
     benchmark.run(job)
     [file] = need(job.store, job.task).of(Kind.RECORDS)
     [sft] = job.task.of("sft")
-    out, uri = tmp_path / "rows.parquet", job.store.full(f"{sft.prefix}/manifest.json")
+    out, uri = tmp_path / "rows.parquet", job.store.full(sft.prefix)
     assert ask(monkeypatch, "gsm8k", "--items", items, "--model", uri, "--k", 0, "--max-tokens", 8, "--out", out) == 0
     assert read_records(out) == read_records(job.scratch.download(file))
 

@@ -25,7 +25,8 @@ from training.engine.scratch import Scratch
 from training.models import llama as model
 from training.models.vocabulary import load
 
-MANIFEST = re.compile(r"(?P<store>.+)/(?P<prefix>[a-z_]+/[0-9a-f]{40}/[A-Za-z0-9][^/]*)/manifest\.json")
+RESULT = re.compile(r"(?P<store>.+)/(?P<prefix>[a-z_]+/[0-9a-f]{40}/[A-Za-z0-9][^/]*)(?:/|/manifest\.json)?")
+"""The URI of a result's folder in a store, or of its manifest there."""
 ENGINE = "model"
 """What pretraining calls the model in its checkpoints."""
 

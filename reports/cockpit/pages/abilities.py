@@ -61,6 +61,8 @@ def of_run(ask: Ask, dag_id: Name, run_id: Name) -> Answer:
     found, problem = None, ""
     try:
         found = benchmarks.report(run)
+    except NotReadyError as error:
+        problem = benchmarks.waiting(parts) or (str(error) if parts else "")
     except GristmillError as error:
         problem = str(error) if parts else ""
     return ask.show(

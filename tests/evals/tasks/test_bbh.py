@@ -62,6 +62,20 @@ def test_examples_are_read_and_stand_before_the_question(tmp_path: Path) -> None
     assert text == f"{published}\n\nQ: {asked.question}\nA: Let's think step by step.\n"
 
 
+def test_an_archive_is_to_be_unpacked(tmp_path: Path) -> None:
+    (tmp_path / "cot-prompts").mkdir()
+    (tmp_path / "cot-prompts" / "word_sorting.txt").write_text(
+        "Sort.\n-----\nSort.\n\nQ: b a\nA: So the answer is a b."
+    )
+    archive = tmp_path / "bbh.tar.xz"
+    with tarfile.open(archive, "w:xz") as packed:
+        packed.add(tmp_path / "cot-prompts", "cot-prompts")
+    with pytest.raises(
+        InputError, match=r"bbh\.tar\.xz: is no text; unpack an archive and name its folder cot-prompts"
+    ):
+        read_shots(archive)
+
+
 def test_a_folder_without_examples_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no examples"):
         read_shots(tmp_path)

@@ -108,10 +108,13 @@ def test_a_step_of_a_model_whose_result_is_gone_is_refused(
     [
         (f"/s/sft/{'a' * 40}/all/manifest.json", ("/s", f"sft/{'a' * 40}/all")),
         (f"s3://b/p/pretrain/{'a' * 40}/step-00000010/manifest.json", ("s3://b/p", f"pretrain/{'a' * 40}/step-00000010")),
+        (f"/s/sft/{'a' * 40}/all", ("/s", f"sft/{'a' * 40}/all")),
+        (f"/s/sft/{'a' * 40}/all/", ("/s", f"sft/{'a' * 40}/all")),
+        (f"/s/export/{'a' * 40}/all/attempt-1", None),
         ("/models/mine", None),
         ("/models/manifest.json", None),
     ],
 )  # fmt: skip
-def test_the_uri_of_a_manifest_is_told_from_a_folder(text: str, found: tuple[str, str] | None) -> None:
-    match = opened.MANIFEST.fullmatch(text)
+def test_the_uri_of_a_result_is_told_from_a_folder_of_transformers(text: str, found: tuple[str, str] | None) -> None:
+    match = opened.RESULT.fullmatch(text)
     assert (match and (match["store"], match["prefix"])) == found

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from contract.plan import Run
-from tests.reports.answered import HOSTILE, answer, complete, records, tasks
+from tests.reports.answered import HOSTILE, answer, complete, records, tasks, tell
 
 
 @pytest.fixture
@@ -47,6 +47,13 @@ def test_the_table_has_every_score_and_what_was_lost(visit: Any, run: Run) -> No
     assert 'href="/abilities/runs/one/mbpp"' in visit.get("/abilities/runs/one").text
 
 
+def test_scores_of_several_outputs_stand_below_the_benchmark(visit: Any, run: Run) -> None:
+    tell(run, {"sft": {"mbpp": records("mbpp", "code", [1.0] * 20, samples=2)}})
+    page = text_of(visit.get("/abilities/runs/one"))
+    assert "mbpp , 5-shot" not in page
+    assert "mbpp, pass@1 100.0 (56.6 to 100.0) 20" in page
+
+
 def test_a_run_that_asks_nothing_says_so(visit: Any, resolve_run: Callable[..., Run], crawl: Path) -> None:
     assert visit.get("/abilities").status_code == 404
     resolve_run(crawl, {}, "none")
@@ -60,11 +67,15 @@ def test_before_the_report_the_page_says_what_is_done(visit: Any, run: Run) -> N
     answer(run, "sft", "gsm8k", records("gsm8k", "maths", [1.0, 0.0]))
     answer(run, "aligned", "gsm8k", [], left_out="the gate is closed")
     page = text_of(visit.get("/abilities/runs/one"))
-    assert "abilities all is not done" in page
+    assert "2 of 6 answers are there; the report comes when all are." in page
+    assert "abilities all is not done" not in page
     assert "sft gsm8k 50.0" in page
     assert "aligned gsm8k - 0 the gate is closed" in page
     assert "pretrain mbpp - - not done yet" in page
     assert "not done yet" in text_of_error(visit.get("/abilities/runs/one/mbpp"), 404)
+    for model, benchmark in (("sft", "mbpp"), ("aligned", "mbpp"), ("pretrain", "gsm8k"), ("pretrain", "mbpp")):
+        answer(run, model, benchmark, records(benchmark, "code", [1.0]))
+    assert "abilities all is not done" in text_of(visit.get("/abilities/runs/one")), "every answer is there"
 
 
 def text_of_error(answer: Any, status: int) -> str:
