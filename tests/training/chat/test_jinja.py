@@ -180,9 +180,10 @@ BOMBS = {
 
 @pytest.mark.parametrize("name", BOMBS)
 def test_a_brought_template_cannot_stall_or_flood_a_task(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jinja, "RENDERING_S", 1.0)
-    jinja._renderer.cache_clear()
     text, why = BOMBS[name]
+    if why == "takes more than 1 s":  # the others keep the time that they have: a busy machine fills memory slowly
+        monkeypatch.setattr(jinja, "RENDERING_S", 1.0)
+    jinja._renderer.cache_clear()
     with pytest.raises(InputError, match=f"^here: .*{why}"):
         ChatTemplate(text, {}, "here").render(SAID)
     assert ChatTemplate("{{ messages | length }}", {}, "here").render(SAID[:1]).text == "1", "and the next one is made"
