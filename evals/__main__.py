@@ -100,7 +100,8 @@ def _grade(given: argparse.Namespace) -> None:
     records = grade(asking.task, asking.items, read_outputs(given.outputs), asking.prompt, given.by_byte)
     if given.out:
         write_records(given.out, records)
-    made = report(records, shots=asking.shots if given.shots else None)  # else the prompts were made elsewhere
+    # Without --shots nobody knows the examples of outputs that were made elsewhere, so the report names no number.
+    made = report(records, shots=asking.shots if given.shots else None)
     print(json.dumps(dataclasses.asdict(made)) if given.json else "\n".join(told(made)))
     for warning in made.warnings:
         print(f"warning: {warning}", file=sys.stderr)

@@ -132,8 +132,9 @@ def _extracted(results: Results, name: str) -> dict[str, float]:
 def _several(results: Results, name: str, confidence: float) -> dict[str, dict[str, Score]]:
     found: dict[str, dict[str, Score]] = {}
     for model, asked in results.items():
-        for what, one in of_several(asked[name], confidence).named.items() if name in asked else ():
-            found.setdefault(what, {})[model] = one
+        if name in asked:
+            for what, one in of_several(asked[name], confidence).named.items():
+                found.setdefault(what, {})[model] = one
     return found
 
 
@@ -166,9 +167,9 @@ def markdown(report: Report, name: str, figures: Sequence[tuple[str, str]] = ())
 
 
 def ability_table(report: Report) -> list[str]:
-    """A row for each ability and each benchmark: every model's score in percent with its interval, and n.
+    """Make a row for each ability and each benchmark: every model's score in percent with its interval, and n.
 
-    Below a benchmark whose items have several outputs stand pass@k, the majority's score, and that of the best.
+    Where items have several outputs, rows for pass@k, the majority and the best by reward follow their benchmark's.
     """
     lines = [
         f"Scores in percent with {report.confidence:.0%} intervals over sources. There is no average over abilities.",

@@ -90,7 +90,9 @@ def add_asking(parser: ArgumentParser) -> None:
     add("--items", type=Path, required=True, help="file, folder or archive of the published items")
     add("--split", help="of a folder or an archive: only files with this word in their name, such as val")
     add("--limit", type=int, help="at most so many items, evenly of all subjects or files")
-    add("--shots", type=Path, help="file, folder or archive of examples; for bbh only the unpacked folder cot-prompts")
+    add(
+        "--shots", type=Path, help="file, folder or archive of examples; bbh reads only the unpacked folder cot-prompts"
+    )
     add("--shots-split", help="as --split, of the examples; such as dev")
     add("--k", type=int, help="how many examples; default: the task's usual number")
     add("--style", help="one of the task's ways to ask; default: the usual one")

@@ -187,9 +187,9 @@ def bootstrap(
 ) -> tuple[float, float]:
     """The percentile interval of the mean gap over clusters drawn with replacement (Efron 1979): (low, high).
 
-    With one cluster nothing is known: (-1, 1). Gaps that are all alike would have an interval without width, however
-    few they are. Theirs has room for as many other gaps as could be there unseen: of none in so many clusters Wilson's
-    interval ends at that share, and each of these gaps may be -1 or 1.
+    With one cluster nothing is known: (-1, 1). If all gaps are equal, the bootstrap gives an interval of zero width,
+    however few they are. Then Wilson's interval of zero successes in so many clusters says what share of other gaps
+    could have gone unseen, and the interval allows each of these to be -1 or 1.
     """
     sums, sizes = _sums(gaps, clusters)
     if len(sums) < 2:

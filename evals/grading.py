@@ -35,7 +35,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Several:
-    """Scores of items that have several outputs, as `Report` has them."""
+    """The scores that only items with several outputs have. `Report` explains each of them."""
 
     pass_at: Mapping[int, Score]
     majority: Score | None
@@ -43,7 +43,7 @@ class Several:
 
     @property
     def named(self) -> dict[str, Score]:
-        """The same by the names that tables use."""
+        """The scores that could be computed, by the names that tables show."""
         more = {"majority": self.majority, "best by reward": self.best}
         passed = {f"pass@{k}": one for k, one in self.pass_at.items()}
         return passed | {name: one for name, one in more.items() if one}
@@ -171,7 +171,7 @@ def report(records: Sequence[Record], confidence: float = CONFIDENCE, shots: int
 
 
 def of_several(records: Sequence[Record], confidence: float = CONFIDENCE) -> Several:
-    """What the records of one task show besides the mean; nothing where an item has one output alone."""
+    """Compute pass@k, majority and best of the records of one task. All are empty if an item has only one output."""
     by_item = grouped(records)
     sources = [some[0].source for some in by_item.values()]
     fewest = min(map(len, by_item.values()))
@@ -233,8 +233,8 @@ def scored(scores: Sequence[float], sources: Sequence[Hashable], confidence: flo
     """The mean with its interval, which takes items of one source as a cluster.
 
     Wilson's interval for shares, with the number of trials that the items are; else the ratio estimate's over clusters.
-    Scores that are all alike show no spread, which is no certainty: they have Wilson's, too, since no scores from 0 to
-    1 with their mean spread more than those that are 0 or 1.
+    Equal scores show no spread, but few of them prove little. They have Wilson's interval, too: of all scores from 0
+    to 1 with this mean, those that are 0 or 1 spread most, so it is wide enough.
     """
     clusters = clusters_of(sources)
     mean = math.fsum(scores) / len(scores)

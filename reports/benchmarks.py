@@ -55,7 +55,7 @@ def parts(run: Run) -> list[Part]:
 
 
 def waiting(asked: Sequence[Part]) -> str:
-    """How many answers the report still waits for, in a sentence; empty where it waits for none."""
+    """A sentence that says how many answers are there while the report waits for the rest; empty if all are there."""
     there = sum(one.made is not None for one in asked)
     return f"{there} of {len(asked)} answers are there; the report comes when all are." if there < len(asked) else ""
 

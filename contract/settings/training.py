@@ -984,7 +984,7 @@ class BenchmarkTask(Settings):
     limit: Rows | None = None
     """At most so many items, evenly of all subjects or files."""
     shots: Uri | None = runtime_only(None)
-    """File, folder or archive of examples; for `bbh` only the unpacked folder `cot-prompts`."""
+    """File, folder or archive of examples; `bbh` reads only the unpacked folder `cot-prompts`."""
     shots_split: Text | None = None
     k: Annotated[int, Field(ge=0, le=1000, strict=True)] | None = None
     """How many examples; if unset, the task's usual number, or as many as there are. The result says how many."""

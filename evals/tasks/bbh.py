@@ -42,7 +42,7 @@ def read_shots(folder: Path) -> list[Item]:
         except OSError as error:
             raise InputError(f"{file}: cannot be read: {error}") from None
         except UnicodeDecodeError:
-            raise InputError(f"{file}: is no text; unpack an archive and name its folder cot-prompts") from None
+            raise InputError(f"{file}: is not text; unpack the archive and name its folder cot-prompts") from None
         description, *examples = text.rpartition("-----\n")[2].strip().split("\n\nQ: ")
         for place, example in enumerate(examples):
             question, _, chain = example.partition(f"\n{CUE}\n")

@@ -146,7 +146,10 @@ def resolve() -> str:
 
 
 def _require_model(run: Run) -> None:
-    """Raise NotReadyError if the model that replies in a round is not there, as after an override of its training."""
+    """Raise NotReadyError if the model that replies in a round was never trained.
+
+    An override of its training makes it another model, which this run does not have yet.
+    """
     own = run.recipe.sample
     names, sampled = {*own.models, own.judge}, run.task("sample")
     if find(run.store, sampled) or not ("aligned" in names or ("last" in names and own.last is None)):

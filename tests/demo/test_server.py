@@ -32,9 +32,8 @@ def test_stop_ends_processes_in_other_sessions_and_leaves_strangers_alone(tmp_pa
     (tmp_path / "airflow.pid").write_text(f"{ours.pid} 8080\n")
     try:
         deadline = time.monotonic() + 30
-        while (
-            len(server.processes(tmp_path)) < 2
-        ):  # a process has no environment in the moment in which it becomes another
+        # A process has no environment for a moment while it starts another program.
+        while len(server.processes(tmp_path)) < 2:
             assert time.monotonic() < deadline
             time.sleep(0.01)
         assert server.find(tmp_path) == server.Server(tmp_path, ours.pid, 8080)

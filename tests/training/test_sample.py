@@ -121,8 +121,10 @@ def test_a_judge_with_another_tokenizer_is_refused(align: Callable[..., Job], mo
 
 @pytest.fixture
 def reads_far(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tiny models learned on 64 tokens, and a question has 600; nothing stops them from reading on. They never end an
-    answer, so one that was cut off counts as whole."""
+    """Lets the tiny models, which learned on 64 tokens, read the 600 of a question.
+
+    They never end an answer, so one that was cut off counts as whole.
+    """
     monkeypatch.setattr("training.chat_judge.CutOff", str)
     monkeypatch.setattr(Reader, "longest", 2048)
 

@@ -26,7 +26,7 @@ from training.models import llama as model
 from training.models.vocabulary import load
 
 RESULT = re.compile(r"(?P<store>.+)/(?P<prefix>[a-z_]+/[0-9a-f]{40}/[A-Za-z0-9][^/]*)(?:/|/manifest\.json)?")
-"""The URI of a result's folder in a store, or of its manifest there."""
+"""Matches the URI of a result: its folder in a store, or the manifest in that folder."""
 ENGINE = "model"
 """What pretraining calls the model in its checkpoints."""
 

@@ -71,7 +71,7 @@ def test_an_archive_is_to_be_unpacked(tmp_path: Path) -> None:
     with tarfile.open(archive, "w:xz") as packed:
         packed.add(tmp_path / "cot-prompts", "cot-prompts")
     with pytest.raises(
-        InputError, match=r"bbh\.tar\.xz: is no text; unpack an archive and name its folder cot-prompts"
+        InputError, match=r"bbh\.tar\.xz: is not text; unpack the archive and name its folder cot-prompts"
     ):
         read_shots(archive)
 
